@@ -1,0 +1,70 @@
+"""Causal self-attention, with and without a KV cache: one code path. H query heads, G key/value heads, K = head_dim."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.config import ModelConfig
+from model.kv_cache import KVCache
+from model.layers import apply_rope
+
+
+@dataclass(frozen=True)
+class CachedRows:
+    """Where a batch's rows live in a KV cache, and what each query may see."""
+
+    cache: KVCache
+    slots: Tensor  # [B] int64
+    positions: Tensor  # [B, T] int64, absolute
+    length: int  # positions to read: the longest row's, the new tokens included
+    mask: Tensor | None  # [B, 1, T, length] bool, True = visible; None: everything is, or plain causal (see `causal`)
+    causal: bool  # all rows start at 0 and the new tokens are all there is: the plain causal triangle
+
+    @classmethod
+    def locate(cls, cache: KVCache, slots: Tensor, starts: Tensor, n_new: int, length: int) -> "CachedRows":
+        """Rows `slots` [B] that hold `starts` [B] tokens each and get `n_new` more; `length` = max(starts) + n_new."""
+        positions = starts[:, None] + torch.arange(n_new, device=starts.device)  # [B, T]
+        if length == n_new:  # the longest row starts at 0, so all do
+            return cls(cache, slots, positions, length, None, causal=True)
+        if len(slots) == 1 and n_new == 1:  # one row, one query: it sees all there is
+            return cls(cache, slots, positions, length, None, causal=False)
+        visible = torch.arange(length, device=starts.device) <= positions[:, None, :, None]  # [B, 1, T, length]
+        return cls(cache, slots, positions, length, visible, causal=False)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention; with fewer key/value heads than query heads each serves a group of them."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.n_head, self.n_kv_head, self.head_dim = config.n_head, config.n_kv_head, config.head_dim
+        self.attention_dropout = config.dropout
+        width, kv_width = config.n_head * config.head_dim, config.n_kv_head * config.head_dim
+        # One product for queries, keys and values: fewer, fatter matrix products.
+        self.qkv = nn.Linear(config.d_model, width + 2 * kv_width, bias=config.attention_bias)
+        self.out = nn.Linear(width, config.d_model, bias=config.attention_bias)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor] | None, rows: CachedRows | None) -> Tensor:
+        """x [B, T, D] -> [B, T, D]. `rope`: cos, sin [B or 1, 1, T, K] of the tokens' positions. `rows`: None without a cache."""
+        batch, n_new, _ = x.shape
+        sizes = (self.n_head, self.n_kv_head, self.n_kv_head)
+        heads = self.qkv(x).view(batch, n_new, sum(sizes), self.head_dim).transpose(1, 2)  # [B, H+2G, T, K]
+        q, k, v = heads.split(sizes, dim=1)
+        if rope is not None:
+            q, k = apply_rope(q, *rope), apply_rope(k, *rope)
+        mask, causal = None, True
+        if rows is not None:
+            rows.cache.write(self.layer, rows.slots, rows.positions, k, v)
+            mask, causal = rows.mask, rows.causal
+            if not causal:
+                k, v = rows.cache.read(self.layer, rows.slots, rows.length)  # [B, G, length, K]
+                k, v = k.to(q.dtype), v.to(q.dtype)
+        y = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=causal and n_new > 1, enable_gqa=self.n_kv_head != self.n_head,
+            dropout_p=self.attention_dropout if self.training else 0.0,
+        )  # fmt: skip
+        return self.dropout(self.out(y.transpose(1, 2).reshape(batch, n_new, -1)))

@@ -1,0 +1,213 @@
+"""Load and save a model directory in the Hugging Face layout: `config.json`, `model.safetensors` (sharded when large).
+
+Only safetensors is read or written: a pickle file can run code, so one is refused by name.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from model.architectures import Weights, config_to_hf, read_config, read_json, weight_map
+from model.config import ModelConfig
+from model.errors import CheckpointError
+from model.gpt import GPT, SequenceClassifier
+
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+_DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
+
+
+def load_model(
+    directory: Path | str, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+) -> GPT | SequenceClassifier:
+    """The model in `directory`, in evaluation mode, its weights as `dtype` on `device`.
+
+    Raises CheckpointError, naming the file or tensor: missing, truncated or corrupt file, unknown architecture, tensor missing
+    or of the wrong shape, pickle in place of safetensors.
+    """
+    directory = Path(directory)
+    config = read_config(directory)
+    with torch.device("meta"):  # no memory and no random numbers for weights that are about to be replaced
+        model = SequenceClassifier(config) if config.labels else GPT(config)
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    state: dict[str, Tensor] = {}
+    with _open_weights(directory) as (read, names):
+        for ours, source in weight_map(config).items():
+            tensor = _assemble(source, read, names, directory)
+            if tensor.shape != shapes[ours]:
+                raise CheckpointError(
+                    f"{directory}: {', '.join(source.names)} has shape {list(tensor.shape)}, but config.json asks for "
+                    f"{list(shapes[ours])}; the weights and the configuration are not of one model"
+                )
+            state[ours] = tensor.to(device=device, dtype=dtype)
+    missing = model.load_state_dict(state, strict=False, assign=True).missing_keys
+    trunk = model.trunk if isinstance(model, SequenceClassifier) else model
+    trunk.tie_and_tabulate()
+    unset = [name for name in missing if not (config.tie_embeddings and name == "head.weight")]
+    assert not unset, f"weight_map leaves out {unset}"
+    return model.to(device).eval().requires_grad_(False)
+
+
+def save_model(
+    model: GPT | SequenceClassifier,
+    directory: Path | str,
+    *,
+    dtype: torch.dtype | None = None,
+    max_shard_bytes: int = 5_000_000_000,
+) -> None:
+    """Write config.json, generation_config.json and the weights (as `dtype`; None keeps theirs) into `directory`.
+
+    Each file appears whole or not at all. The directory is made when it isn't there; other files in it stay.
+    """
+    state = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    published: dict[str, Tensor] = {}
+    for ours, source in weight_map(model.config).items():
+        pieces = state[ours].split(source.rows) if source.rows else (state[ours],)
+        for name, piece in zip(source.names, pieces, strict=True):
+            published[name] = (piece.t() if source.transposed else piece).to("cpu", dtype).contiguous()
+    save_state(model.config, published, directory, max_shard_bytes=max_shard_bytes)
+
+
+def save_state(
+    config: ModelConfig, tensors: Mapping[str, Tensor], directory: Path | str, *, max_shard_bytes: int = 5_000_000_000
+) -> None:
+    """Write a model directory from tensors that have their published names and layout already."""
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    fields = config_to_hf(config)
+    dtypes = {_DTYPES[t.dtype] for t in tensors.values() if t.dtype in _DTYPES}
+    fields["torch_dtype"] = dtypes.pop() if len(dtypes) == 1 else "float32"
+    _write_shards(dict(tensors), directory, max_shard_bytes)
+    eos = fields["eos_token_id"]
+    generation = {"bos_token_id": config.bos_token_id, "eos_token_id": eos, "pad_token_id": config.pad_token_id}
+    write_json(directory / "generation_config.json", {k: v for k, v in generation.items() if v is not None})
+    write_json(directory / "config.json", fields)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON object so that the file is either the old one or the whole new one."""
+    write_whole(path, lambda part: part.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8"))
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a file beside `path`, sync it, then put it in place: a crash or a full disk leaves the old file."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        write(part)
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def staged_directory(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """A directory beside `target` to write into; it takes target's place at the end, or goes without a trace on an error.
+
+    Raises CheckpointError when `target` holds files already and `overwrite` is not set.
+    """
+    if target.exists() and not overwrite and (not target.is_dir() or any(target.iterdir())):
+        raise CheckpointError(f"{target}: already there; name another directory, or ask for it to be overwritten")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    stage = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        stage.chmod(0o755)
+        yield stage
+        if target.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
+            target.replace(old / target.name)
+            stage.replace(target)
+            shutil.rmtree(old)
+        else:
+            stage.replace(target)
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def _write_shards(tensors: dict[str, Tensor], directory: Path, max_shard_bytes: int) -> None:
+    shards: list[dict[str, Tensor]] = [{}]
+    size = 0
+    for name, tensor in tensors.items():
+        nbytes = tensor.numel() * tensor.element_size()
+        if shards[-1] and size + nbytes > max_shard_bytes:
+            shards.append({})
+            size = 0
+        shards[-1][name] = tensor
+        size += nbytes
+    names = [WEIGHTS] if len(shards) == 1 else [
+        f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))
+    ]  # fmt: skip
+    for name, shard in zip(names, shards, strict=True):
+        write_whole(directory / name, lambda part, shard=shard: save_file(shard, part, metadata={"format": "pt"}))
+    if len(shards) > 1:
+        total = sum(t.numel() * t.element_size() for t in tensors.values())
+        where = {tensor: name for name, shard in zip(names, shards, strict=True) for tensor in shard}
+        write_json(directory / INDEX, {"metadata": {"total_size": total}, "weight_map": where})
+
+
+@contextmanager
+def _open_weights(directory: Path) -> Iterator[tuple[Callable[[str], Tensor], set[str]]]:
+    """A reader of tensors by published name, and the names there are."""
+    with ExitStack() as stack:
+        owner: dict[str, Any] = {}
+        for path in _weight_files(directory):
+            try:
+                file = stack.enter_context(safe_open(path, framework="pt"))
+            except (SafetensorError, OSError) as error:
+                raise CheckpointError(f"{path}: truncated or corrupt ({error}); get the file again") from None
+            owner |= dict.fromkeys(file.keys(), (path, file))
+
+        def read(name: str) -> Tensor:
+            path, file = owner[name]
+            try:
+                return file.get_tensor(name)
+            except (SafetensorError, OSError) as error:
+                raise CheckpointError(f"{path}: tensor {name} can't be read ({error}); get the file again") from None
+
+        yield read, set(owner)
+
+
+def _weight_files(directory: Path) -> list[Path]:
+    single, index = directory / WEIGHTS, directory / INDEX
+    if single.is_file():
+        return [single]
+    if index.is_file():
+        where = read_json(index).get("weight_map")
+        if not isinstance(where, dict) or not where:
+            raise CheckpointError(f"{index}: weight_map is missing or empty; get the file again")
+        paths = [directory / str(name) for name in sorted(set(where.values()))]
+        for path in paths:
+            if path.parent != directory or not path.is_file():
+                raise CheckpointError(f"{path}: no such file, though {INDEX} names it; get it again")
+        return paths
+    pickles = [path.name for pattern in _PICKLES for path in directory.glob(pattern)]
+    if pickles:
+        raise CheckpointError(
+            f"{directory}: holds {', '.join(sorted(pickles))} but no {WEIGHTS}; pickle files can run code and are never "
+            "loaded: save the model as safetensors"
+        )
+    raise CheckpointError(f"{single}: no such file; a model directory needs its weights")
+
+
+def _assemble(source: Weights, read: Callable[[str], Tensor], names: set[str], directory: Path) -> Tensor:
+    pieces = []
+    for name in source.names:
+        # A bare trunk, as OpenAI's GPT-2 files were published, lacks the wrapper's prefix.
+        bare = name.removeprefix("transformer.").removeprefix("model.")
+        found = next((n for n in (name, bare) if n in names), None)
+        if found is None:
+            raise CheckpointError(f"{directory}: the weights have no tensor {name}; they are incomplete or of another model")
+        piece = read(found)
+        pieces.append(piece.t() if source.transposed else piece)
+    return pieces[0].contiguous() if len(pieces) == 1 else torch.cat(pieces)

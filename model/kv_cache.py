@@ -1,0 +1,56 @@
+"""Keys and values of past positions, preallocated in fixed slots: [layer, slot, kv_head, position, head_dim]."""
+
+import torch
+from torch import Tensor
+
+from model.config import ModelConfig
+from model.errors import ConfigError
+
+
+class KVCache:
+    """`n_slots` sequences of up to `context` positions each; a slot's content is valid up to the length its owner tracks.
+
+    `keys`, `values`: [n_layer, n_slots, n_kv_head, context, head_dim] of `dtype`. Nothing is cleared between owners: attention
+    reads only positions up to the query's own, and all of those were written by the present owner.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        n_slots: int,
+        *,
+        context: int | None = None,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.context = config.context_length if context is None else context
+        if not 1 <= self.context <= config.context_length:
+            raise ConfigError(f"context must be from 1 to the model's {config.context_length}, not {self.context}")
+        if n_slots < 1:
+            raise ConfigError(f"a KV cache needs at least 1 slot, not {n_slots}")
+        self.n_slots = n_slots
+        shape = (config.n_layer, n_slots, config.n_kv_head, self.context, config.head_dim)
+        # Zeros, not empty memory: a masked position must hold a finite number, since 0 x NaN is NaN in the weighted sum.
+        self.keys = torch.zeros(shape, dtype=dtype, device=device)
+        self.values = torch.zeros(shape, dtype=dtype, device=device)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held by keys and values together."""
+        return 2 * self.keys.numel() * self.keys.element_size()
+
+    def write(self, layer: int, slots: Tensor, positions: Tensor, keys: Tensor, values: Tensor) -> None:
+        """Store keys, values [B, n_kv_head, T, head_dim] of rows `slots` [B] at `positions` [B, T]."""
+        index = (slots[:, None], slice(None), positions)  # the advanced indices come first: [B, T, n_kv_head, head_dim]
+        self.keys[layer][index] = keys.transpose(1, 2).to(self.keys.dtype)
+        self.values[layer][index] = values.transpose(1, 2).to(self.values.dtype)
+
+    def read(self, layer: int, slots: Tensor, length: int) -> tuple[Tensor, Tensor]:
+        """The first `length` positions of rows `slots` [B]: keys and values [B, n_kv_head, length, head_dim]."""
+        live_keys, live_values = self.keys[layer, :, :, :length], self.values[layer, :, :, :length]
+        return live_keys[slots], live_values[slots]
+
+    def copy_slot(self, source: int, target: int, length: int) -> None:
+        """Copy the first `length` positions of slot `source` into slot `target`."""
+        self.keys[:, target, :, :length] = self.keys[:, source, :, :length]
+        self.values[:, target, :, :length] = self.values[:, source, :, :length]
