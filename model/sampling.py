@@ -1,0 +1,121 @@
+"""Logits -> token: penalties, bias, temperature, min-p, top-k, top-p, and a draw from the request's own random stream.
+
+The order is vLLM's: ban, bias, penalise, divide by the temperature, cut with min-p, then top-k, then top-p. B rows, V = vocabulary.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from model.sampling_params import SamplingParams, uniform
+
+BANNED = float("-inf")
+
+
+@dataclass
+class SamplingRow:
+    """One sequence's view of the sampler. `output` grows as tokens are taken; its length is the step of the random stream."""
+
+    params: SamplingParams
+    seed: int
+    prompt: Sequence[int]
+    output: list[int] = field(default_factory=list)
+    end_ids: frozenset[int] = frozenset()  # what ends the sequence: banned until params.min_tokens are out
+
+    def append(self, token: int) -> None:
+        """Take `token` as this row's next one."""
+        self.output.append(token)
+
+
+def sample(logits: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
+    """The next token of each row: logits [B, V] -> [B] int64 on the logits' device.
+
+    A row's token depends on its own logits and SamplingRow alone, never on the other rows.
+    """
+    logits = adjust(logits.float(), rows)
+    greedy = logits.argmax(dim=-1)
+    drawn = [i for i, row in enumerate(rows) if not row.params.greedy]
+    if not drawn:
+        return greedy
+    chosen = [rows[i] for i in drawn]
+    index = torch.tensor(drawn, device=logits.device)
+    greedy[index] = _draw(logits[index], chosen)
+    return greedy
+
+
+def logprobs(logits: Tensor, tokens: Tensor, top: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-probabilities under the model's own distribution, before any sampling parameter.
+
+    logits [B, V], tokens [B] int64 -> that of each token [B], the `top` likeliest ids [B, top], theirs [B, top]; float32.
+    """
+    table = logits.float().log_softmax(dim=-1)
+    values, ids = table.topk(top, dim=-1) if top else (table[:, :0], table[:, :0].long())
+    return table.gather(1, tokens[:, None])[:, 0], ids, values
+
+
+def adjust(logits: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
+    """Bans, biases and penalties: logits [B, V] float32 -> the same shape; a copy where anything changes."""
+    edits = [(i, row) for i, row in enumerate(rows) if _has_edits(row)]
+    if not edits:
+        return logits
+    logits = logits.clone()
+    for i, row in edits:
+        _adjust_row(logits[i], row)
+    return logits
+
+
+def _has_edits(row: SamplingRow) -> bool:
+    p = row.params
+    penalised = p.repetition_penalty != 1.0 or p.presence_penalty != 0.0 or p.frequency_penalty != 0.0
+    return penalised or bool(p.logit_bias) or len(row.output) < p.min_tokens
+
+
+def _adjust_row(logits: Tensor, row: SamplingRow) -> None:
+    """Edit one row's logits [V] in place."""
+    p, size = row.params, len(logits)
+    if len(row.output) < p.min_tokens:
+        logits[_ids((token for token in row.end_ids if token < size), logits)] = BANNED
+    if p.logit_bias:
+        ids = [token for token in p.logit_bias if token < size]
+        logits[_ids(ids, logits)] += torch.tensor([p.logit_bias[token] for token in ids], device=logits.device)
+    if p.repetition_penalty != 1.0:  # Keskar et al., 2019: over prompt and output
+        seen = _ids({*row.prompt, *row.output}, logits)
+        values = logits[seen]
+        logits[seen] = torch.where(values > 0, values / p.repetition_penalty, values * p.repetition_penalty)
+    if row.output and (p.presence_penalty or p.frequency_penalty):  # OpenAI's: over the output alone
+        counts = Counter(row.output)
+        weights = torch.tensor(list(counts.values()), dtype=torch.float32, device=logits.device)
+        logits[_ids(counts, logits)] -= p.frequency_penalty * weights + p.presence_penalty
+
+
+def _ids(tokens: Iterable[int], like: Tensor) -> Tensor:
+    return torch.tensor(list(tokens), dtype=torch.long, device=like.device)
+
+
+def _draw(logits: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
+    """Tokens [B] drawn from logits [B, V] float32, each row with a temperature above 0."""
+    column = lambda values: torch.tensor(values, dtype=torch.float32, device=logits.device)[:, None]  # noqa: E731
+    params = [row.params for row in rows]
+    scaled = logits / column([p.temperature for p in params])
+    ordered, order = scaled.sort(dim=-1, descending=True, stable=True)  # [B, V]
+    weights = (ordered - ordered[:, :1]).double().exp()  # relative to the likeliest; float64, so the sums below are exact enough
+    if any(p.min_p > 0 for p in params):
+        weights = weights.where(weights >= column([p.min_p for p in params]), 0.0)
+    if any(p.top_k > 0 for p in params):
+        rank = torch.arange(weights.shape[1], device=logits.device)
+        weights = weights.where(rank < column([p.top_k or weights.shape[1] for p in params]), 0.0)
+    if any(p.top_p < 1 for p in params):
+        # Keep the fewest tokens that reach top_p: those before which less than top_p has been gathered.
+        before = weights.cumsum(dim=-1) - weights
+        total = weights.sum(dim=-1, keepdim=True)
+        keep = (before < column([p.top_p for p in params]).double() * total) | (column([p.top_p for p in params]) >= 1)
+        weights = weights.where(keep, 0.0)
+    # One uniform number per row through the inverse of the cumulative distribution.
+    points = torch.tensor([uniform(row.seed, len(row.output)) for row in rows], dtype=torch.float64, device=logits.device)
+    cumulative = weights.cumsum(dim=-1)
+    picked = torch.searchsorted(cumulative, (points[:, None] * cumulative[:, -1:]).contiguous(), right=True)
+    last = (weights > 0).sum(dim=-1, keepdim=True) - 1  # guards the rounding of a point next to 1
+    return order.gather(1, picked.minimum(last))[:, 0]
