@@ -1,0 +1,38 @@
+"""An engine in a thread of this process, behind the same client and the same messages: for tests and offline work."""
+
+import socket
+import threading
+
+from app.engine.client import EngineClient, EngineLimits
+from app.engine.messages import EngineSpec
+from app.engine.worker import run_engine
+
+
+class WorkerThread:
+    """The engine's loop in a daemon thread."""
+
+    def __init__(self, spec: EngineSpec) -> None:
+        self.sock, self._theirs = socket.socketpair()
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread.start()
+
+    def kill(self) -> None:
+        """Hang up on it: a thread can't be ended from outside, so it goes after its present step."""
+        try:
+            self._theirs.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # it has closed its end already
+
+    def wait(self, timeout: float) -> str:
+        """Wait until it has ended."""
+        self._thread.join(timeout)
+        return "still in a step" if self._thread.is_alive() else "ended"
+
+    def _run(self) -> None:
+        with self._theirs:
+            run_engine(self._theirs)
+
+
+def local_engine(spec: EngineSpec, limits: EngineLimits | None = None) -> EngineClient:
+    """An EngineClient whose engine shares this process. Needs torch."""
+    return EngineClient(spec, limits, launch=WorkerThread)

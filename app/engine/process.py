@@ -1,0 +1,89 @@
+"""The engine as a process of its own: how it is started, with which threads, and how it ends. Free of torch."""
+
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Protocol
+
+from app.engine.messages import EngineSpec
+
+_SOURCE_ROOT = Path(__file__).resolve().parents[2]
+_CGROUP_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
+
+logger = logging.getLogger(__name__)
+
+
+class Worker(Protocol):
+    """Whatever runs the engine's loop at the other end of `sock`; it ends by itself when `sock` is closed."""
+
+    sock: socket.socket
+
+    def kill(self) -> None:
+        """End it now."""
+        ...
+
+    def wait(self, timeout: float) -> str:
+        """Wait until it has ended, killing it after `timeout` seconds; how it ended, in words."""
+        ...
+
+
+class WorkerProcess:
+    """`python -m app.engine.worker` as a child, connected by a socket pair."""
+
+    def __init__(self, spec: EngineSpec) -> None:
+        self.sock, theirs = socket.socketpair()
+        with theirs:
+            # -P keeps the current directory off the child's path: a stray model.py there must not be imported.
+            command = [sys.executable, "-P", "-m", "app.engine.worker", str(theirs.fileno())]
+            self._process = subprocess.Popen(
+                command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=_environment(spec)
+            )
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def wait(self, timeout: float) -> str:
+        try:
+            code = self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code = self._process.wait()
+        return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+def choose_threads(wanted: int | None) -> int:
+    """Compute threads for the engine: `wanted`, else one less than the processors, so that the HTTP process keeps one.
+
+    Two OpenMP threads that wait for each other at every barrier lose whole scheduler ticks when a third thing wants a core.
+    """
+    return max(1, available_cpus() - 1) if wanted is None else wanted
+
+
+def available_cpus() -> int:
+    """Processors that this process may use: its affinity, and a container's quota, rounded down to at least 1."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = _CGROUP_CPU_MAX.read_text("ascii").split()
+        return max(1, min(cpus, int(quota) // int(period)))
+    except (OSError, ValueError):  # no cgroup v2, or the quota is "max"
+        return cpus
+
+
+def _environment(spec: EngineSpec) -> dict[str, str]:
+    """The child's environment. OpenMP reads these when torch loads it, so they can't be set later."""
+    threads = choose_threads(spec.threads)
+    env = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    if threads >= available_cpus():
+        # No core is left over: threads that spin while they wait would fight the HTTP process for one.
+        env.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    env["PYTHONPATH"] = os.pathsep.join([str(_SOURCE_ROOT), *filter(None, [env.get("PYTHONPATH")])])
+    return env

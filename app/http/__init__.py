@@ -1,0 +1,1 @@
+"""What all routes share: middleware, the one error shape, server-sent events."""

@@ -1,0 +1,151 @@
+"""The one error shape: {"error": {"message", "type", "param", "code"}}, for everything that can go wrong."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.engine.messages import EngineUnavailable, QueueFull, RequestFault, RequestTimeout
+from model.errors import ContextLengthError, SamplingError
+
+RETRY_SECONDS = "1"
+_LONGEST_MESSAGE = 500
+
+logger = logging.getLogger(__name__)
+
+
+class ApiError(Exception):
+    """An answer other than success. `extra` are further members of the error object; `headers` of the response."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        kind: str = "invalid_request_error",
+        code: str | None = None,
+        param: str | None = None,
+        extra: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.headers = dict(headers or {})
+        message = message if len(message) <= _LONGEST_MESSAGE else message[: _LONGEST_MESSAGE - 1] + "…"
+        self.body = {"message": message, "type": kind, "param": param, "code": code, **(extra or {})}
+
+    def encode(self) -> bytes:
+        """The JSON body."""
+        return msgspec.json.encode({"error": self.body})
+
+    def response(self) -> Response:
+        """The whole response."""
+        return Response(self.encode(), self.status, self.headers, media_type="application/json")
+
+
+_UNAVAILABLE = {
+    "model_loading": "The model is still loading; try again in a moment.",
+    "shutting_down": "The server is shutting down.",
+    "engine_dead": "The engine has stopped and is being restarted; try again in a moment.",
+}
+
+
+def unavailable(reason: str) -> ApiError:
+    """503: nobody is served now. `reason`: model_loading, shutting_down or engine_dead."""
+    return ApiError(
+        503, _UNAVAILABLE[reason], kind="server_error", code=reason, headers={"Retry-After": RETRY_SECONDS}
+    )
+
+
+def invalid(message: str, param: str | None, code: str | None = "invalid_value") -> ApiError:
+    """400: a field that can't be accepted."""
+    return ApiError(400, message, param=param, code=code)
+
+
+def internal_error(request_id: str) -> ApiError:
+    """500: our fault. Says nothing but where to look it up."""
+    message = f"The server had an error while answering; its log has more under request id {request_id}."
+    return ApiError(500, message, kind="server_error")
+
+
+def to_api_error(error: BaseException, request_id: str) -> ApiError:
+    """The answer that `error` deserves; errors that nobody expected are logged and become a 500."""
+    match error:
+        case ApiError():
+            return error
+        case ContextLengthError():
+            counts = {"n_prompt_tokens": error.n_prompt_tokens, "n_ctx": error.n_ctx}
+            param = "prompt" if error.n_prompt_tokens >= error.n_ctx else "max_tokens"
+            return ApiError(400, str(error), code="context_length_exceeded", param=param, extra=counts)
+        case SamplingError():
+            return invalid(str(error), error.param)
+        case QueueFull():
+            retry = {"Retry-After": RETRY_SECONDS}
+            return ApiError(429, str(error), kind="rate_limit_error", code="queue_full", headers=retry)
+        case EngineUnavailable():
+            return unavailable(error.reason)
+        case RequestTimeout():
+            return ApiError(504, str(error), kind="server_error", code="timeout")
+        case RequestFault():
+            logger.error("a request failed: %s", error, exc_info=error, extra={"request_id": request_id})
+        case _:
+            logger.error("unexpected error", exc_info=error, extra={"request_id": request_id})
+    return internal_error(request_id)
+
+
+def from_validation(errors: Sequence[Any]) -> ApiError:
+    """400 for what pydantic found wrong: the first mistake in full, the others as a number."""
+    first = errors[0]
+    if first["type"] == "json_invalid":
+        return ApiError(400, f"The body is not valid JSON: {first.get('ctx', {}).get('error', 'it does not parse')}.")
+    context = first.get("ctx") or {}
+    path = [str(part) for part in first["loc"] if part != "body"]
+    param = context.get("param") or (".".join(path) or None)
+    message = str(first["msg"]).removeprefix("Value error, ").rstrip(".")
+    if param is None:
+        message = "The body must be a JSON object" if first["type"] != "missing" else "The body is missing"
+    elif "param" not in context:
+        message = f"{param}: {message}"
+    more = f" ({len(errors) - 1} more mistakes.)" if len(errors) > 1 else ""
+    code = "unsupported_parameter" if first["type"] == "unsupported_parameter" else "invalid_value"
+    return ApiError(400, f"{message}.{more}", param=param, code=code)
+
+
+_BY_STATUS = {
+    404: ("not_found", "There is no such route: {method} {path}"),
+    405: ("method_not_allowed", "{method} is not allowed here."),
+}
+
+
+def from_http_exception(request: Request, error: HTTPException) -> ApiError:
+    """What the framework raises by itself: unknown routes, wrong methods, bodies that can't be parsed."""
+    code, text = _BY_STATUS.get(error.status_code, (None, str(error.detail)))
+    text = text.format(method=request.method, path=request.url.path[:200]) if code else text
+    return ApiError(error.status_code, text, code=code, headers=error.headers)
+
+
+def install_handlers(app: FastAPI) -> None:
+    """Make every error that a route raises leave in the one shape. Unexpected ones are the outermost middleware's."""
+
+    async def on_known(request: Request, error: Exception) -> Response:
+        return to_api_error(error, request.state.request_id).response()
+
+    async def on_validation(_: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        return from_validation(error.errors()).response()
+
+    async def on_http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return from_http_exception(request, error).response()
+
+    known = (ApiError, ContextLengthError, SamplingError, QueueFull, EngineUnavailable, RequestTimeout, RequestFault)
+    for kind in known:
+        app.add_exception_handler(kind, on_known)
+    app.add_exception_handler(RequestValidationError, on_validation)
+    app.add_exception_handler(HTTPException, on_http)

@@ -1,0 +1,153 @@
+"""Pure-ASGI middleware, outermost first: request id and access log, draining, API key, body limit.
+
+(Starlette's BaseHTTPMiddleware hides from a route that its client has left, so none of it is here.)
+"""
+
+import hmac
+import logging
+import re
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.engine.messages import RequestCancelled
+from app.http.errors import ApiError, to_api_error, unavailable
+
+OPEN_PATHS = frozenset({"/health", "/ready"})
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_CLIENT_GONE = 499  # nginx's number for it; only ever logged
+
+access_log = logging.getLogger("app.access")
+
+
+class RequestContext:
+    """Gives each request its id (the client's own X-Request-Id when well formed), logs it, and answers what nobody caught."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        scope.setdefault("state", {})["request_id"] = request_id
+        began, status = time.perf_counter(), 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        except RequestCancelled:
+            status = _CLIENT_GONE  # its client has left: there is nobody to answer
+        except Exception as error:
+            answer = to_api_error(error, request_id)
+            if status:
+                raise ConnectionAbortedError("failed after the response had begun") from None
+            await answer.response()(scope, receive, send_with_id)
+        finally:
+            self._log(scope, request_id, status, time.perf_counter() - began)
+
+    def _log(self, scope: Scope, request_id: str, status: int, seconds: float) -> None:
+        level = logging.DEBUG if scope["path"] in OPEN_PATHS else logging.INFO  # probes come every few seconds
+        fields = {"request_id": request_id, "status": status or _CLIENT_GONE, "ms": round(seconds * 1000, 1)}
+        client = scope.get("client")
+        if client:
+            fields["client"] = client[0]
+        # %r keeps control characters of a hostile path out of the log. Query strings and bodies are never logged.
+        access_log.log(level, "%s %r", scope["method"], scope["path"][:200], extra=fields)
+
+
+class Draining:
+    """Counts the requests inside, and takes no new ones once the server is to stop."""
+
+    def __init__(self, app: ASGIApp, gate: "Gate") -> None:
+        self._app, self._gate = app, gate
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
+            await self._app(scope, receive, send)
+            return
+        if self._gate.draining:
+            await unavailable("shutting_down").response()(scope, receive, send)
+            return
+        self._gate.inside += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._gate.inside -= 1
+
+
+class Gate:
+    """Whether new requests are let in, and how many are inside."""
+
+    def __init__(self) -> None:
+        self.draining = False
+        self.inside = 0
+
+
+class ApiKey:
+    """Refuses requests without the key, except to the probes."""
+
+    def __init__(self, app: ASGIApp, key: str) -> None:
+        self._app, self._key = app, key.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in OPEN_PATHS or self._allows(scope):
+            await self._app(scope, receive, send)
+            return
+        refusal = ApiError(
+            401,
+            "Send the API key as 'Authorization: Bearer KEY'; it is missing or wrong.",
+            kind="authentication_error",
+            code="invalid_api_key",
+            headers={"WWW-Authenticate": "Bearer"},
+        )
+        await refusal.response()(scope, receive, send)
+
+    def _allows(self, scope: Scope) -> bool:
+        scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
+        # compare_digest takes the same time wherever the two differ.
+        return scheme.lower() == "bearer" and hmac.compare_digest(key.strip().encode("utf-8", "replace"), self._key)
+
+
+class BodyLimit:
+    """Refuses a body over the limit: by its announced length before any of it is read, else as soon as it has come."""
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self._app, self._limit = app, limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        announced = Headers(scope=scope).get("content-length", "")
+        if announced.isdecimal() and int(announced) > self._limit:
+            await self._refusal().response()(scope, receive, send)
+            return
+        await self._app(scope, self._counting(receive), send)
+
+    def _counting(self, receive: Receive) -> Callable[[], Awaitable[Message]]:
+        seen = 0
+
+        async def counted() -> Message:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > self._limit:
+                raise self._refusal()
+            return message
+
+        return counted
+
+    def _refusal(self) -> ApiError:
+        return ApiError(413, f"The body is over the limit of {self._limit} bytes.", code="request_too_large")

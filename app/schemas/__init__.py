@@ -1,0 +1,1 @@
+"""Request and response bodies: every field, default, limit and description."""

@@ -1,0 +1,168 @@
+"""All settings of the service: command line > environment (HOMEGROWN_*) > TOML file > default."""
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from model.errors import ConfigError
+
+ENV_PREFIX = "HOMEGROWN_"
+
+
+class Settings(BaseSettings):
+    """What `homegrown serve` can be told. Made by `load_settings`; immutable.
+
+    A field's name is its TOML key; `--max-slots` and HOMEGROWN_MAX_SLOTS are the flag and the variable of `max_slots`.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_ignore_empty=True, extra="forbid", frozen=True, protected_namespaces=()
+    )
+
+    model: str = Field(
+        "homegrown-base",
+        min_length=1,
+        description="The model to serve: a bundled or pulled model's name, a model directory, or a Hub id.",
+    )
+    host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    api_key: SecretStr | None = Field(
+        None, description="Key that clients send as 'Authorization: Bearer KEY'; without one everybody may ask."
+    )
+    insecure: bool = Field(False, description="Allow listening beyond this machine without an API key.")
+    cors_origins: Annotated[list[str], NoDecode] = Field(
+        [], description="Web origins whose pages may call this server, comma-separated; * for all."
+    )
+    body_limit: int = Field(1 << 20, ge=1024, description="Largest request body, in bytes.")
+
+    max_slots: int | None = Field(
+        None, ge=1, le=4096, description="Requests that run at once; by default what fits into 1 GiB of KV cache, 4 to 32."
+    )
+    max_queue: int = Field(128, ge=0, description="Requests that may wait for a slot; more get status 429.")
+    max_queue_wait: float = Field(60.0, gt=0, allow_inf_nan=False, description="Longest wait for a slot, in seconds.")
+    request_timeout: float = Field(
+        600.0, gt=0, allow_inf_nan=False, description="Longest life of a request, its wait included, in seconds."
+    )
+    drain_timeout: float = Field(
+        30.0, ge=0, allow_inf_nan=False, description="How long running requests may go on after SIGTERM, in seconds."
+    )
+
+    context: int | None = Field(
+        None, ge=1, description="Positions per slot, prompt and answer together; by default the model's."
+    )
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="Number format of weights and KV cache; auto: float32 on a CPU, bfloat16 on a GPU."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the model runs; auto takes a GPU if there is one.")
+    threads: int | None = Field(
+        None, ge=1, le=1024, description="Compute threads of the engine; by default one less than the processors."
+    )
+    prefill_chunk: int = Field(
+        256, ge=1, description="Prompt tokens computed in one step: more is faster, but running streams pause for longer."
+    )
+    deterministic: bool = Field(
+        False, description="Make every answer bit for bit independent of what else runs; slower when requests share steps."
+    )
+
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="How much is logged.")
+    log_format: Literal["text", "json"] = Field("text", description="Log lines for people, or a JSON object a line.")
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _split_origins(cls, value: object) -> object:
+        parts = value.split(",") if isinstance(value, str) else value
+        return [part.strip() for part in parts if part.strip()] if isinstance(parts, list | tuple) else parts
+
+    @field_validator("api_key")
+    @classmethod
+    def _check_key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            key = value.get_secret_value()
+            if not key.isascii() or not key.isprintable() or " " in key or len(key) < 1:
+                raise ValueError("must be visible ASCII characters without spaces")
+        return value
+
+    @model_validator(mode="after")
+    def _refuse_open_door(self, info: ValidationInfo) -> "Settings":
+        if self.api_key is None and not self.insecure and not is_loopback(self.host):
+            raise ValueError(
+                f"host {self.host} can be reached from other machines and no api_key is set: "
+                "set one, or allow it with insecure"
+            )
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what the constructor is given: `load_settings` merges the sources, so that an error can name its own."""
+        return (init_settings,)
+
+
+def load_settings(overrides: Mapping[str, Any] | None = None, config_file: Path | None = None) -> Settings:
+    """The effective settings. `overrides` (the command line's; None values are unset) win over the environment, and that
+    over `config_file` (TOML). Raises ConfigError: one line that names the field and where its value came from."""
+    given = {key: value for key, value in (overrides or {}).items() if value is not None}
+    environment = EnvSettingsSource(Settings)()
+    file = _read_toml(config_file) if config_file is not None else {}
+    try:
+        return Settings(**{**file, **environment, **given})
+    except ValidationError as error:
+        raise ConfigError(_explain(error, given, environment, config_file)) from None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address can be reached from this machine alone. A name other than localhost counts as reachable."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        content = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: can't be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: is not TOML: {error}") from None
+    for key in content:
+        if key not in Settings.model_fields:
+            near = difflib.get_close_matches(key, Settings.model_fields, n=3)
+            names = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(Settings.model_fields)}"
+            raise ConfigError(f"{path}: unknown setting {key!r}; {names}")
+    return content
+
+
+def _explain(
+    error: ValidationError, given: Mapping[str, Any], environment: Mapping[str, Any], config_file: Path | None
+) -> str:
+    """The first mistake as one line."""
+    first = error.errors()[0]
+    message = first["msg"].removeprefix("Value error, ")
+    if not first["loc"]:
+        return message
+    field = str(first["loc"][0])
+    if field in given:
+        source = f"--{field.replace('_', '-')}"
+    elif field in environment:
+        source = f"{ENV_PREFIX}{field.upper()}"
+    else:
+        source = f"{config_file}: {field}"
+    if field == "api_key":  # never shown
+        return f"{source}: {message}"
+    return f"{source}: {message[:1].lower()}{message[1:]}, not {first['input']!r}"
