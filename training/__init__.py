@@ -1,0 +1,1 @@
+"""Offline: text in, checkpoints out. Imports `model`, never `app`."""

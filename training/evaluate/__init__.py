@@ -1,0 +1,1 @@
+"""Measures of a model, each with its convention said, beside the baseline a reader would ask for."""

@@ -1,0 +1,97 @@
+"""The baseline a language model must beat: n-gram models with interpolated, modified Kneser-Ney smoothing.
+
+Chen and Goodman, 1999, section 3. Over the same token ids and the same stream as the model's own score, so the figures compare.
+Everything is a sorted array of n-gram keys: an n-gram's key is (its first n-1 tokens' number) * V + its last token.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from training.evaluate.perplexity import Score
+
+
+@dataclass(frozen=True)
+class _Order:
+    """All n-grams of one length. `keys` [m] int64, sorted; `share` [m] the discounted probability of the last token after the
+    others; `backoff` [contexts]: the probability mass that a context leaves to the shorter n-grams."""
+
+    keys: np.ndarray
+    share: np.ndarray
+    backoff: np.ndarray
+
+
+class KneserNey:
+    """An n-gram model of `tokens` [n] integers below `vocab_size`."""
+
+    def __init__(self, tokens: np.ndarray, order: int, vocab_size: int) -> None:
+        self.vocab_size = vocab_size
+        tokens = tokens.astype(np.int64)
+        ids = np.zeros(len(tokens) + 1, np.int64)  # ids[i]: the number of the (n-1)-gram that ends before token i
+        keys: list[np.ndarray] = []
+        raw: list[np.ndarray] = []  # how often each n-gram occurs
+        suffix: list[
+            np.ndarray
+        ] = []  # each n-gram's last n-1 tokens, as a number among the (n-1)-grams; none for n = 1
+        previous = ids  # number of the (n-1)-gram that starts at each token
+        for n in range(1, order + 1):
+            # Token i with the n-1 before it; the first n-1 tokens of the stream have no full n-gram.
+            key = ids[n - 1 : len(tokens)] * vocab_size + tokens[n - 1 :]
+            unique, first, inverse, count = np.unique(key, return_index=True, return_inverse=True, return_counts=True)
+            keys.append(unique)
+            raw.append(count)
+            if n > 1:
+                suffix.append(previous[first + 1])
+            previous = inverse
+            ids = np.concatenate([np.zeros(n, np.int64), inverse])
+        self.orders: list[_Order] = []
+        for n in range(1, order + 1):
+            # Below the highest order a count is of the different tokens seen before the n-gram, not of its occurrences.
+            counts = raw[n - 1] if n == order else np.bincount(suffix[n - 1], minlength=len(keys[n - 1]))
+            contexts = 1 if n == 1 else len(keys[n - 2])
+            self.orders.append(_smooth(keys[n - 1], counts, vocab_size, contexts))
+
+    def score(self, tokens: np.ndarray) -> Score:
+        """Score tokens[1:], each predicted from up to order - 1 tokens before it."""
+        tokens = tokens.astype(np.int64)
+        probability = np.full(len(tokens), 1.0 / self.vocab_size)
+        context = np.zeros(len(tokens), np.int64)  # number of the (n-1)-gram before each token; -1: never seen
+        for n, level in enumerate(self.orders, 1):
+            known = context >= 0
+            key = np.where(known, context * self.vocab_size + tokens, -1)
+            place = np.minimum(np.searchsorted(level.keys, key), len(level.keys) - 1)
+            seen = known & (level.keys[place] == key)
+            left = np.where(known, level.backoff[np.maximum(context, 0)], 1.0)
+            probability = left * probability + np.where(seen, level.share[place], 0.0)
+            ended = np.where(seen, place, -1)  # number of the n-gram that ends at each token
+            context = np.concatenate([[-1], ended[:-1]])
+            context[: min(n, len(context))] = -1
+        return Score(float(-np.log(probability[1:]).sum()), len(tokens) - 1)
+
+
+def _smooth(keys: np.ndarray, counts: np.ndarray, vocab_size: int, contexts: int) -> _Order:
+    context = keys // vocab_size
+    having = [int((counts == k).sum()) for k in range(1, 5)]  # n-grams with count 1, 2, 3, 4
+    base = having[0] / max(1, having[0] + 2 * having[1])
+    discount = np.zeros(4)
+    for k in (1, 2, 3):
+        discount[k] = min(max(k - (k + 1) * base * having[k] / max(1, having[k - 1]), 0.0), float(k))
+    cut = discount[np.minimum(counts, 3)]
+    total = np.bincount(context, weights=counts, minlength=contexts)
+    freed = np.bincount(context, weights=np.minimum(cut, counts), minlength=contexts)
+    occurs = total > 0
+    backoff = np.where(occurs, freed / np.where(occurs, total, 1.0), 1.0)
+    share = (counts - np.minimum(cut, counts)) / np.where(occurs, total, 1.0)[context]
+    return _Order(keys, share, backoff)
+
+
+def baselines(
+    train: np.ndarray, evaluation: np.ndarray, vocab_size: int, n_bytes: int, order: int = 5
+) -> list[dict[str, float]]:
+    """Loss and bits per byte of 1- to `order`-gram models of `train` on `evaluation` (whose text is `n_bytes` long)."""
+    rows = []
+    for n in range(1, order + 1):
+        score = KneserNey(train, n, vocab_size).score(evaluation)
+        rows.append({"order": n, "loss": score.loss, "bits_per_byte": score.nats / math.log(2) / n_bytes})
+    return rows
