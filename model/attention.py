@@ -49,7 +49,8 @@ class Attention(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, rope: tuple[Tensor, Tensor] | None, rows: CachedRows | None) -> Tensor:
-        """x [B, T, D] -> [B, T, D]. `rope`: cos, sin [B or 1, 1, T, K] of the tokens' positions. `rows`: None without a cache."""
+        """x [B, T, D] -> [B, T, D]. `rope`: cos, sin [B or 1, 1, T, K] of the tokens' positions. `rows`: None without
+        a cache."""
         batch, n_new, _ = x.shape
         sizes = (self.n_head, self.n_kv_head, self.n_kv_head)
         heads = self.qkv(x).view(batch, n_new, sum(sizes), self.head_dim).transpose(1, 2)  # [B, H+2G, T, K]

@@ -32,8 +32,8 @@ def load_model(
 ) -> GPT | SequenceClassifier:
     """The model in `directory`, in evaluation mode, its weights as `dtype` on `device`.
 
-    Raises CheckpointError, naming the file or tensor: missing, truncated or corrupt file, unknown architecture, tensor missing
-    or of the wrong shape, pickle in place of safetensors.
+    Raises CheckpointError, naming the file or tensor: missing, truncated or corrupt file, unknown architecture,
+    tensor missing or of the wrong shape, pickle in place of safetensors.
     """
     directory = Path(directory)
     config = read_config(directory)
@@ -100,10 +100,12 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a file beside `path`, sync it, then put it in place: a crash or a full disk leaves the old file."""
+    """Let `write` fill a file beside `path`, sync it, then put it in place: a crash or a full disk leaves the old
+    file."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         write(part)
+        part.chmod(0o644)  # some writers make files for their owner alone; a model directory is for every user
         with part.open("rb+") as file:
             os.fsync(file.fileno())
         part.replace(path)
@@ -113,7 +115,8 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
 
 @contextmanager
 def staged_directory(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """A directory beside `target` to write into; it takes target's place at the end, or goes without a trace on an error.
+    """A directory beside `target` to write into; it takes target's place at the end, or goes without a trace on an
+    error.
 
     Raises CheckpointError when `target` holds files already and `overwrite` is not set.
     """
@@ -207,7 +210,9 @@ def _assemble(source: Weights, read: Callable[[str], Tensor], names: set[str], d
         bare = name.removeprefix("transformer.").removeprefix("model.")
         found = next((n for n in (name, bare) if n in names), None)
         if found is None:
-            raise CheckpointError(f"{directory}: the weights have no tensor {name}; they are incomplete or of another model")
+            raise CheckpointError(
+                f"{directory}: the weights have no tensor {name}; they are incomplete or of another model"
+            )
         piece = read(found)
         pieces.append(piece.t() if source.transposed else piece)
     return pieces[0].contiguous() if len(pieces) == 1 else torch.cat(pieces)

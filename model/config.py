@@ -12,8 +12,9 @@ Architecture = Literal["gpt2", "llama"]
 class RopeScaling:
     """How rotary frequencies are stretched beyond the trained context.
 
-    kind "linear" divides all frequencies by `factor` (Chen et al., 2023). kind "llama3" divides only those whose wavelength is
-    long against `original_context`, with a smooth ramp between the two factors (Llama 3.1's published code).
+    kind "linear" divides all frequencies by `factor` (Chen et al., 2023). kind "llama3" divides only those whose
+    wavelength is long against `original_context`, with a smooth ramp between the two factors (Llama 3.1's published
+    code).
     """
 
     kind: Literal["linear", "llama3"]
@@ -63,7 +64,9 @@ class ModelConfig:
                 raise ConfigError(f"{name} must be a whole number of at least 1, not {value!r}")
         if self.n_head % self.n_kv_head:
             raise ConfigError(f"n_head ({self.n_head}) must be a multiple of n_kv_head ({self.n_kv_head})")
-        if self.architecture == "gpt2" and (self.n_head * self.head_dim != self.d_model or self.n_kv_head != self.n_head):
+        if self.architecture == "gpt2" and (
+            self.n_head * self.head_dim != self.d_model or self.n_kv_head != self.n_head
+        ):
             raise ConfigError(
                 f"gpt2 needs d_model = n_head x head_dim and n_kv_head = n_head, not d_model {self.d_model}, "
                 f"n_head {self.n_head}, n_kv_head {self.n_kv_head}, head_dim {self.head_dim}"

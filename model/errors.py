@@ -2,7 +2,8 @@
 
 
 class HomegrownError(Exception):
-    """Base of every error that a user can cause and mend. The commands print its text, no traceback, and exit with 1."""
+    """Base of every error that a user can cause and mend. The commands print its text, no traceback, and exit with
+    1."""
 
 
 class ConfigError(HomegrownError):

@@ -34,6 +34,9 @@ class Block(nn.Module):
 class GPT(nn.Module):
     """A decoder-only transformer with a language-model head, of either architecture; weights drawn afresh."""
 
+    rope_cos: Tensor  # [context_length, head_dim] float32; llama only
+    rope_sin: Tensor
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
@@ -80,9 +83,9 @@ class GPT(nn.Module):
     ) -> Tensor:
         """The final norm's output, [B, T, D], for tokens [B, T] int64.
 
-        With a cache, row b continues slot slots[b] [B] int64, which already holds starts[b] tokens: keys and values are written
-        behind them and attention sees both. `kv_len` is max(starts) + T; giving it saves a wait for the device.
-        Raises ContextLengthError when a row would pass the context: before any tensor is touched.
+        With a cache, row b continues slot slots[b] [B] int64, which already holds starts[b] tokens: keys and values
+        are written behind them and attention sees both. `kv_len` is max(starts) + T; giving it saves a wait for the
+        device. Raises ContextLengthError when a row would pass the context: before any tensor is touched.
         """
         batch, n_new = tokens.shape
         rows = None
@@ -108,7 +111,8 @@ class GPT(nn.Module):
         return self.norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """[..., D] -> [..., V], unnormalised log-probabilities of the next token. ConfigError on a classifier's trunk."""
+        """[..., D] -> [..., V], unnormalised log-probabilities of the next token. ConfigError on a classifier's
+        trunk."""
         if self.head is None:
             raise ConfigError("this model is a classifier: it has no language-model head to generate with")
         return self.head(hidden)

@@ -8,10 +8,11 @@ from model.errors import ConfigError
 
 
 class KVCache:
-    """`n_slots` sequences of up to `context` positions each; a slot's content is valid up to the length its owner tracks.
+    """`n_slots` sequences of up to `context` positions each; a slot's content is valid up to the length its owner
+    tracks.
 
-    `keys`, `values`: [n_layer, n_slots, n_kv_head, context, head_dim] of `dtype`. Nothing is cleared between owners: attention
-    reads only positions up to the query's own, and all of those were written by the present owner.
+    `keys`, `values`: [n_layer, n_slots, n_kv_head, context, head_dim] of `dtype`. Nothing is cleared between owners:
+    attention reads only positions up to the query's own, and all of those were written by the present owner.
     """
 
     def __init__(
@@ -30,7 +31,8 @@ class KVCache:
             raise ConfigError(f"a KV cache needs at least 1 slot, not {n_slots}")
         self.n_slots = n_slots
         shape = (config.n_layer, n_slots, config.n_kv_head, self.context, config.head_dim)
-        # Zeros, not empty memory: a masked position must hold a finite number, since 0 x NaN is NaN in the weighted sum.
+        # Zeros, not empty memory: a masked position must hold a finite number, since 0 x NaN is NaN in the weighted
+        # sum.
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros(shape, dtype=dtype, device=device)
 

@@ -1,4 +1,5 @@
-"""Norms, MLPs and rotary positions: small and pure. Shapes: B rows, T positions, D = d_model, F = d_ff, K = head_dim."""
+"""Norms, MLPs and rotary positions: small and pure. Shapes: B rows, T positions, D = d_model, F = d_ff, K =
+head_dim."""
 
 import math
 
@@ -89,7 +90,8 @@ def _scale_frequencies(frequency: Tensor, scaling: RopeScaling) -> Tensor:
 
 
 def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn each pair (i, i + K/2) of x [B, H, T, K] by its position's angle; cos, sin [B or 1, 1, T, K]. Keeps the dtype."""
+    """Turn each pair (i, i + K/2) of x [B, H, T, K] by its position's angle; cos, sin [B or 1, 1, T, K]. Keeps the
+    dtype."""
     left, right = x.chunk(2, dim=-1)
     turned = torch.cat((-right, left), dim=-1)
     return (x * cos + turned * sin).to(x.dtype)

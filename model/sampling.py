@@ -1,6 +1,7 @@
 """Logits -> token: penalties, bias, temperature, min-p, top-k, top-p, and a draw from the request's own random stream.
 
-The order is vLLM's: ban, bias, penalise, divide by the temperature, cut with min-p, then top-k, then top-p. B rows, V = vocabulary.
+The order is vLLM's: ban, bias, penalise, divide by the temperature, cut with min-p, then top-k, then top-p. B rows, V
+= vocabulary.
 """
 
 from collections import Counter
@@ -17,7 +18,8 @@ BANNED = float("-inf")
 
 @dataclass
 class SamplingRow:
-    """One sequence's view of the sampler. `output` grows as tokens are taken; its length is the step of the random stream."""
+    """One sequence's view of the sampler. `output` grows as tokens are taken; its length is the step of the random
+    stream."""
 
     params: SamplingParams
     seed: int
@@ -49,7 +51,8 @@ def sample(logits: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
 def logprobs(logits: Tensor, tokens: Tensor, top: int) -> tuple[Tensor, Tensor, Tensor]:
     """Log-probabilities under the model's own distribution, before any sampling parameter.
 
-    logits [B, V], tokens [B] int64 -> that of each token [B], the `top` likeliest ids [B, top], theirs [B, top]; float32.
+    logits [B, V], tokens [B] int64 -> that of each token [B], the `top` likeliest ids [B, top], theirs [B, top];
+    float32.
     """
     table = logits.float().log_softmax(dim=-1)
     values, ids = table.topk(top, dim=-1) if top else (table[:, :0], table[:, :0].long())
@@ -101,7 +104,7 @@ def _draw(logits: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
     params = [row.params for row in rows]
     scaled = logits / column([p.temperature for p in params])
     ordered, order = scaled.sort(dim=-1, descending=True, stable=True)  # [B, V]
-    weights = (ordered - ordered[:, :1]).double().exp()  # relative to the likeliest; float64, so the sums below are exact enough
+    weights = (ordered - ordered[:, :1]).double().exp()  # relative to the likeliest; float64 for the sums below
     if any(p.min_p > 0 for p in params):
         weights = weights.where(weights >= column([p.min_p for p in params]), 0.0)
     if any(p.top_k > 0 for p in params):
@@ -114,7 +117,9 @@ def _draw(logits: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
         keep = (before < column([p.top_p for p in params]).double() * total) | (column([p.top_p for p in params]) >= 1)
         weights = weights.where(keep, 0.0)
     # One uniform number per row through the inverse of the cumulative distribution.
-    points = torch.tensor([uniform(row.seed, len(row.output)) for row in rows], dtype=torch.float64, device=logits.device)
+    points = torch.tensor(
+        [uniform(row.seed, len(row.output)) for row in rows], dtype=torch.float64, device=logits.device
+    )
     cumulative = weights.cumsum(dim=-1)
     picked = torch.searchsorted(cumulative, (points[:, None] * cumulative[:, -1:]).contiguous(), right=True)
     last = (weights > 0).sum(dim=-1, keepdim=True) - 1  # guards the rounding of a point next to 1

@@ -15,9 +15,9 @@ _MASK64 = (1 << 64) - 1
 class SamplingParams:
     """How the next token is drawn from the logits.
 
-    `temperature` 0 is greedy whatever else is set. `top_k` 0 and `top_p` 1 are off. `seed` None lets the caller draw one.
-    `logit_bias` maps a token id to a number in [-100, 100] added to its logit; -100 bans the token, 100 forces it.
-    Until `min_tokens` tokens are out, neither an end-of-text token nor one of `stop_token_ids` can be drawn.
+    `temperature` 0 is greedy whatever else is set. `top_k` 0 and `top_p` 1 are off. `seed` None lets the caller draw
+    one. `logit_bias` maps a token id to a number in [-100, 100] added to its logit; -100 bans the token, 100 forces
+    it. Until `min_tokens` tokens are out, neither an end-of-text token nor one of `stop_token_ids` can be drawn.
     Raises SamplingError, which names the parameter.
     """
 

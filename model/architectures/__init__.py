@@ -1,4 +1,5 @@
-"""Published layouts <-> ours: `config.json` and weight names of each architecture. Free of torch, and nothing else here."""
+"""Published layouts <-> ours: `config.json` and weight names of each architecture. Free of torch, and nothing else
+here."""
 
 import json
 from dataclasses import dataclass, replace
@@ -34,7 +35,9 @@ def config_from_hf(fields: dict[str, Any]) -> ModelConfig:
     """A published `config.json`'s content -> ModelConfig. ConfigError names the field that can't be used."""
     kind = fields.get("model_type")
     if kind not in _ARCHITECTURES:
-        raise ConfigError(f"model_type {kind!r} is not supported; this program runs {' and '.join(_ARCHITECTURES)} models")
+        raise ConfigError(
+            f"model_type {kind!r} is not supported; this program runs {' and '.join(_ARCHITECTURES)} models"
+        )
     config = _ARCHITECTURES[kind].config_from_hf(fields)
     return replace(config, labels=_labels(fields))
 
@@ -75,7 +78,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_config(directory: Path) -> ModelConfig:
-    """The configuration in a model directory: config.json, with the end tokens of generation_config.json when it has any.
+    """The configuration in a model directory: config.json, with the end tokens of generation_config.json when it has
+    any.
 
     CheckpointError names the file and the field.
     """
@@ -99,7 +103,9 @@ def _labels(fields: dict[str, Any]) -> tuple[str, ...]:
     for name in fields.get("architectures") or ():
         head = next((head for head in _HEADS if str(name).endswith(head.suffix)), None)
         if head is None:
-            raise ConfigError(f"architectures names {name!r}: only language models and sequence classifiers are supported")
+            raise ConfigError(
+                f"architectures names {name!r}: only language models and sequence classifiers are supported"
+            )
         if head.classifier:
             return _classifier_labels(fields)
     return ()

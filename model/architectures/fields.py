@@ -10,7 +10,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Weights:
-    """The published tensors that make one of ours: laid end to end along dimension 0, each transposed first if so stored.
+    """The published tensors that make one of ours: laid end to end along dimension 0, each transposed first if so
+    stored.
 
     `rows`: how many rows of ours each takes (empty when there is but one).
     """

@@ -1,4 +1,5 @@
-"""GPT-2's published layout (openai-community/gpt2): linear weights are stored [in, out], queries, keys and values in one."""
+"""GPT-2's published layout (openai-community/gpt2): linear weights are stored [in, out], queries, keys and values in
+one."""
 
 from typing import Any
 

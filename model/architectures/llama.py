@@ -1,4 +1,5 @@
-"""Llama's published layout (meta-llama, HuggingFaceTB/SmolLM2): linear weights [out, in]; queries, keys, values apart."""
+"""Llama's published layout (meta-llama, HuggingFaceTB/SmolLM2): linear weights [out, in]; queries, keys, values
+apart."""
 
 from typing import Any
 
