@@ -7,7 +7,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -48,7 +48,10 @@ class Settings(BaseSettings):
     body_limit: int = Field(1 << 20, ge=1024, description="Largest request body, in bytes.")
 
     max_slots: int | None = Field(
-        None, ge=1, le=4096, description="Requests that run at once; by default what fits into 1 GiB of KV cache, 4 to 32."
+        None,
+        ge=1,
+        le=4096,
+        description="Requests that run at once; by default what fits into 1 GiB of KV cache, 4 to 32.",
     )
     max_queue: int = Field(128, ge=0, description="Requests that may wait for a slot; more get status 429.")
     max_queue_wait: float = Field(60.0, gt=0, allow_inf_nan=False, description="Longest wait for a slot, in seconds.")
@@ -65,15 +68,20 @@ class Settings(BaseSettings):
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="Number format of weights and KV cache; auto: float32 on a CPU, bfloat16 on a GPU."
     )
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the model runs; auto takes a GPU if there is one.")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="Where the model runs; auto takes a GPU if there is one."
+    )
     threads: int | None = Field(
         None, ge=1, le=1024, description="Compute threads of the engine; by default one less than the processors."
     )
     prefill_chunk: int = Field(
-        256, ge=1, description="Prompt tokens computed in one step: more is faster, but running streams pause for longer."
+        256,
+        ge=1,
+        description="Prompt tokens computed in one step: more is faster, but running streams pause for longer.",
     )
     deterministic: bool = Field(
-        False, description="Make every answer bit for bit independent of what else runs; slower when requests share steps."
+        False,
+        description="Make every answer bit for bit independent of what else runs; slower when requests share steps.",
     )
 
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="How much is logged.")
@@ -95,7 +103,7 @@ class Settings(BaseSettings):
         return value
 
     @model_validator(mode="after")
-    def _refuse_open_door(self, info: ValidationInfo) -> "Settings":
+    def _refuse_open_door(self) -> "Settings":
         if self.api_key is None and not self.insecure and not is_loopback(self.host):
             raise ValueError(
                 f"host {self.host} can be reached from other machines and no api_key is set: "
@@ -105,7 +113,10 @@ class Settings(BaseSettings):
 
     @classmethod
     def settings_customise_sources(
-        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_: Any
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003
+        init_settings: PydanticBaseSettingsSource,
+        **_: Any,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Only what the constructor is given: `load_settings` merges the sources, so that an error can name its own."""
         return (init_settings,)

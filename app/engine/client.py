@@ -61,8 +61,8 @@ class EngineStatus(msgspec.Struct, frozen=True):
 class EngineClient:
     """An engine in another process (or thread), behind one interface.
 
-    `start` returns at once; `status` tells when it is ready. An engine that dies is started again, with growing delays; one that
-    never came up, or can't for a reason that a person must mend, makes `supervise` raise EngineFailed.
+    `start` returns at once; `status` tells when it is ready. An engine that dies is started again, with growing delays; one
+    that never came up, or can't for a reason that a person must mend, makes `supervise` raise EngineFailed.
     """
 
     def __init__(
@@ -85,6 +85,7 @@ class EngineClient:
         self._running = self._waiting = 0
         self._heard = time.monotonic()
         self._changed = asyncio.Event()  # set when the state may have changed for someone in wait_ready
+        self._begun = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -111,13 +112,13 @@ class EngineClient:
     async def start(self) -> None:
         """Begin to load; returns at once."""
         self._task = asyncio.create_task(self._keep_running(), name="engine-supervisor")
-        self._task.add_done_callback(
-            lambda task: task.cancelled() or task.exception()
-        )  # read by supervise, if anyone asks
+        self._task.add_done_callback(lambda task: task.cancelled() or task.exception())  # so that it is read
+        self._begun.set()
 
     async def supervise(self) -> None:
         """Return when the engine was closed; raise EngineFailed when it can't run."""
-        assert self._task is not None, "start() comes first"
+        await self._begun.wait()
+        assert self._task is not None
         await asyncio.shield(self._task)
 
     async def wait_ready(self) -> None:

@@ -1,5 +1,6 @@
 """An engine in a thread of this process, behind the same client and the same messages: for tests and offline work."""
 
+import contextlib
 import socket
 import threading
 
@@ -11,17 +12,15 @@ from app.engine.worker import run_engine
 class WorkerThread:
     """The engine's loop in a daemon thread."""
 
-    def __init__(self, spec: EngineSpec) -> None:
+    def __init__(self, _: EngineSpec) -> None:
         self.sock, self._theirs = socket.socketpair()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
     def kill(self) -> None:
         """Hang up on it: a thread can't be ended from outside, so it goes after its present step."""
-        try:
+        with contextlib.suppress(OSError):  # it may have closed its end already
             self._theirs.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # it has closed its end already
 
     def wait(self, timeout: float) -> str:
         """Wait until it has ended."""

@@ -1,9 +1,10 @@
-"""The engine's own process: `python -m app.engine.worker FD`. Reads messages, steps while there is work, blocks when there is none.
+"""The engine's own process, `python -m app.engine.worker FD`: reads messages, steps while there is work, else blocks.
 
 It ends when the client hangs up, be it on purpose or because the client's process died.
 """
 
 import logging
+import os
 import signal
 import socket
 import sys
@@ -100,4 +101,7 @@ def _loop(end: EngineEnd, core: "EngineCore") -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # Not sys.exit: there is nothing to save, and taking torch apart can take a second.
+    code = main()
+    sys.stderr.flush()
+    os._exit(code)

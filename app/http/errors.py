@@ -1,6 +1,7 @@
 """The one error shape: {"error": {"message", "type", "param", "code"}}, for everything that can go wrong."""
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,12 +17,16 @@ from model.errors import ContextLengthError, SamplingError
 
 RETRY_SECONDS = "1"
 _LONGEST_MESSAGE = 500
+_UNION_MEMBER = re.compile(r"str|int|float|bool|\w+\[.*\]")
 
 logger = logging.getLogger(__name__)
 
 
-class ApiError(Exception):
-    """An answer other than success. `extra` are further members of the error object; `headers` of the response."""
+class ApiError(HTTPException):
+    """An answer other than success. `extra` are further members of the error object; `headers` of the response.
+
+    An HTTPException, since the framework turns anything else that comes up while it reads a body into a 400.
+    """
 
     def __init__(
         self,
@@ -34,9 +39,7 @@ class ApiError(Exception):
         extra: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(message)
-        self.status = status
-        self.headers = dict(headers or {})
+        super().__init__(status, message, dict(headers or {}))
         message = message if len(message) <= _LONGEST_MESSAGE else message[: _LONGEST_MESSAGE - 1] + "…"
         self.body = {"message": message, "type": kind, "param": param, "code": code, **(extra or {})}
 
@@ -46,7 +49,7 @@ class ApiError(Exception):
 
     def response(self) -> Response:
         """The whole response."""
-        return Response(self.encode(), self.status, self.headers, media_type="application/json")
+        return Response(self.encode(), self.status_code, self.headers, media_type="application/json")
 
 
 _UNAVAILABLE = {
@@ -58,9 +61,7 @@ _UNAVAILABLE = {
 
 def unavailable(reason: str) -> ApiError:
     """503: nobody is served now. `reason`: model_loading, shutting_down or engine_dead."""
-    return ApiError(
-        503, _UNAVAILABLE[reason], kind="server_error", code=reason, headers={"Retry-After": RETRY_SECONDS}
-    )
+    return ApiError(503, _UNAVAILABLE[reason], kind="server_error", code=reason, headers={"Retry-After": RETRY_SECONDS})
 
 
 def invalid(message: str, param: str | None, code: str | None = "invalid_value") -> ApiError:
@@ -105,16 +106,27 @@ def from_validation(errors: Sequence[Any]) -> ApiError:
     if first["type"] == "json_invalid":
         return ApiError(400, f"The body is not valid JSON: {first.get('ctx', {}).get('error', 'it does not parse')}.")
     context = first.get("ctx") or {}
-    path = [str(part) for part in first["loc"] if part != "body"]
-    param = context.get("param") or (".".join(path) or None)
+    param = context.get("param") or _field_path(first["loc"])
     message = str(first["msg"]).removeprefix("Value error, ").rstrip(".")
     if param is None:
         message = "The body must be a JSON object" if first["type"] != "missing" else "The body is missing"
     elif "param" not in context:
         message = f"{param}: {message}"
-    more = f" ({len(errors) - 1} more mistakes.)" if len(errors) > 1 else ""
+    others = len(errors) - 1
+    more = f" ({others} more mistake{'s' * (others > 1)}.)" if others else ""
     code = "unsupported_parameter" if first["type"] == "unsupported_parameter" else "invalid_value"
     return ApiError(400, f"{message}.{more}", param=param, code=code)
+
+
+def _field_path(loc: Sequence[str | int]) -> str | None:
+    """`messages[0].content`, say. The names of a union's members, which pydantic puts in too, are nobody's business."""
+    path = ""
+    for part in loc[1:]:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif not _UNION_MEMBER.fullmatch(part):
+            path += f".{part}" if path else part
+    return path or None
 
 
 _BY_STATUS = {

@@ -131,7 +131,7 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         announced = Headers(scope=scope).get("content-length", "")
-        if announced.isdecimal() and int(announced) > self._limit:
+        if announced.isdecimal() and (len(announced) > 18 or int(announced) > self._limit):
             await self._refusal().response()(scope, receive, send)
             return
         await self._app(scope, self._counting(receive), send)

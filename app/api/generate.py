@@ -1,0 +1,99 @@
+"""POST /generate: the plain way to continue a text."""
+
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from app.api.routing import ERRORS, JSONRoute, get_service
+from app.engine.messages import Delta, Finish, Token
+from app.http.disconnect import ClientWatch
+from app.http.sse import EventStream, frame
+from app.schemas.generate import DEFAULT_MAX_TOKENS, GenerateRequest, GenerateResponse
+from model.tokenizer import Tokenizer
+
+BANNED_LOGPROB = -9999.0
+
+router = APIRouter(route_class=JSONRoute, tags=["generate"])
+
+
+@router.post("/generate", response_model=GenerateResponse, responses=ERRORS)
+async def generate(body: GenerateRequest, request: Request) -> Response:
+    """Continue a text, whole or streamed."""
+    service = get_service(request)
+    model = service.resolve_model(body.model)
+    stream = await service.generate(
+        body.prompt,
+        body,
+        max_tokens=body.asked_tokens,
+        default_tokens=DEFAULT_MAX_TOKENS,
+        logprobs=body.logprobs,
+    )
+    encode = _encoder(
+        f"gen-{uuid.uuid4().hex}", model, service.engine.tokenizer, with_logprobs=body.logprobs is not None
+    )
+    if body.stream:
+        return await EventStream.start(request, stream, lambda delta: frame(encode(delta)), stream.cancel)
+    watch = ClientWatch(request.receive, stream.cancel)
+    try:
+        return Response(encode(await stream.collect()), media_type="application/json")
+    finally:
+        watch.stop()
+
+
+def _encoder(answer_id: str, model: str, tokenizer: Tokenizer, *, with_logprobs: bool) -> Callable[[Delta], bytes]:
+    """JSON of a delta; one that ends the answer tells the rest too. A whole answer is its only delta."""
+
+    def encode(delta: Delta) -> bytes:
+        fields: dict[str, Any] = {"text": delta.text}
+        if delta.finish is not None:
+            fields = {"id": answer_id, "model": model, **fields, **_ending(delta.finish)}
+        if with_logprobs:
+            fields["logprobs"] = [_report(token, tokenizer) for token in delta.tokens]
+        return msgspec.json.encode(fields)
+
+    return encode
+
+
+def _ending(finish: Finish) -> dict[str, Any]:
+    timings, n_tokens = finish.timings, finish.completion_tokens
+    speed = (n_tokens - 1) / timings.decode if n_tokens > 1 and timings.decode > 0 else None
+    return {
+        "finish_reason": finish.reason,
+        "stop_reason": finish.stop_reason,
+        "usage": {
+            "prompt_tokens": finish.prompt_tokens,
+            "completion_tokens": n_tokens,
+            "total_tokens": finish.prompt_tokens + n_tokens,
+        },
+        "timings": {
+            "queue_ms": round(timings.queue * 1000, 3),
+            "prefill_ms": round(timings.prefill * 1000, 3),
+            "decode_ms": round(timings.decode * 1000, 3),
+            "tokens_per_second": speed and round(speed, 2),
+        },
+    }
+
+
+def _report(token: Token, tokenizer: Tokenizer) -> dict[str, Any]:
+    logprobs = token.logprobs
+    assert logprobs is not None, "the engine was asked for log-probabilities"
+    alternatives = zip(logprobs.top_ids, logprobs.top_logprobs, strict=True)
+    return {
+        **_choice(token.id, logprobs.logprob, tokenizer),
+        "text_offset": token.text_offset,
+        "top_logprobs": [_choice(other, value, tokenizer) for other, value in alternatives],
+    }
+
+
+def _choice(token_id: int, logprob: float, tokenizer: Tokenizer) -> dict[str, Any]:
+    data = tokenizer.token_bytes(token_id)
+    return {
+        "id": token_id,
+        "token": data.decode("utf-8", "replace"),
+        "bytes": list(data),
+        "logprob": max(logprob, BANNED_LOGPROB),  # also for minus infinity, which JSON lacks
+    }

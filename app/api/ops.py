@@ -1,0 +1,55 @@
+"""Operations: is it up, would it answer, what is it."""
+
+from importlib.metadata import PackageNotFoundError, version
+
+from fastapi import APIRouter, Request
+
+from app.api.routing import ERRORS, get_service
+from app.engine.client import HEARTBEAT_LIMIT
+from app.http.errors import RETRY_SECONDS, ApiError, unavailable
+from app.schemas.models import Health, Ready, Version
+
+router = APIRouter(tags=["operations"])
+
+try:
+    VERSION = version("homegrown")
+except PackageNotFoundError:  # run from a checkout that was not installed
+    VERSION = "0+unknown"
+
+
+@router.get("/health", responses={503: ERRORS[503]})
+async def health(request: Request) -> Health:
+    """200 while the process is up and its engine loads or lives: for a supervisor that restarts what fails this."""
+    status = get_service(request).engine.status
+    if status.state not in ("loading", "ready") or (status.state == "ready" and status.heartbeat_age > HEARTBEAT_LIMIT):
+        raise unavailable("shutting_down" if status.state == "closed" else "engine_dead")
+    state = "ok" if status.state == "ready" else "loading"
+    return Health(status=state, running=status.running, waiting=status.waiting, slots=status.slots)
+
+
+@router.get("/ready", responses={503: ERRORS[503]})
+async def ready(request: Request) -> Ready:
+    """200 when a request would be taken now: for a load balancer."""
+    service = get_service(request)
+    if service.gate.draining:
+        raise unavailable("shutting_down")
+    status = service.engine.status
+    if status.state == "ready" and status.in_flight >= status.slots + service.settings.max_queue:
+        retry = {"Retry-After": RETRY_SECONDS}
+        raise ApiError(503, "The queue is full.", kind="server_error", code="queue_full", headers=retry)
+    service.engine.check_available()
+    return Ready()
+
+
+@router.get("/version", responses={401: ERRORS[401]})
+async def show_version(request: Request) -> Version:
+    """What runs here."""
+    service = get_service(request)
+    facts = Version(
+        version=VERSION, model=service.model_name, architecture=service.config.architecture, context=service.context
+    )
+    if service.engine.status.state == "ready":
+        info = service.engine.info
+        facts.device, facts.dtype, facts.threads = info.device, info.dtype, info.threads
+        facts.slots, facts.torch = info.slots, info.torch_version
+    return facts

@@ -1,0 +1,48 @@
+"""How routes read their bodies, and what the OpenAPI page says of their errors."""
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import Request
+from fastapi.routing import APIRoute
+from starlette.responses import Response
+
+from app.http.errors import ApiError
+from app.schemas.common import ErrorResponse
+from app.service import Service
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorResponse, "description": text}
+    for status, text in {
+        400: "Malformed JSON, a field of the wrong type or range, or more tokens than the context has.",
+        401: "No API key, or a wrong one.",
+        404: "Unknown model.",
+        413: "The body is over the limit.",
+        415: "The body is not JSON.",
+        429: "The queue is full; see Retry-After.",
+        500: "The server's fault.",
+        503: "Loading, shutting down, or the engine has stopped; see Retry-After.",
+        504: "The request waited, or ran, for too long.",
+    }.items()
+}
+
+
+class JSONRoute(APIRoute):
+    """A route whose body must be declared as JSON: 415 otherwise, before the body is looked at."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The framework's handler behind that check."""
+        handler = super().get_route_handler()
+
+        async def checked(request: Request) -> Response:
+            kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+            if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+                raise ApiError(415, "Send JSON, with 'Content-Type: application/json'.", code="unsupported_media_type")
+            return await handler(request)
+
+        return checked if self.body_field is not None else handler
+
+
+def get_service(request: Request) -> Service:
+    """The app's Service."""
+    return request.app.state.service

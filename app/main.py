@@ -1,0 +1,192 @@
+"""Wiring: settings + engine -> app, and the server's life from its socket to its last request."""
+
+import asyncio
+import contextlib
+import errno
+import logging
+import signal
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import uvicorn
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+
+from app.api import generate, openai, ops
+from app.catalog import find_model
+from app.engine.client import EngineClient, EngineLimits
+from app.engine.messages import EngineFailed, EngineSpec
+from app.http.errors import install_handlers
+from app.http.middleware import ApiKey, BodyLimit, Draining, RequestContext
+from app.http.protocol import Protocol
+from app.logs import configure_logging
+from app.service import Service
+from app.settings import Settings
+from model.errors import ConfigError
+
+_BACKLOG = 2048
+_KEEP_ALIVE_SECONDS = 65  # longer than the 60 s after which common load balancers drop an idle connection
+_HANG_UP_SECONDS = 2
+
+logger = logging.getLogger("app")
+
+
+def create_app(settings: Settings, engine: EngineClient) -> FastAPI:
+    """The ASGI app around an engine that has not been started: its lifespan starts and closes it.
+
+    Raises CheckpointError when the engine's model directory has no usable config.json.
+    """
+    service = Service(settings, engine)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await engine.start()
+        yield
+        await engine.close()
+
+    app = FastAPI(
+        title="Homegrown",
+        version=ops.VERSION,
+        lifespan=lifespan,
+        middleware=list(_middleware(settings, service)),
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.service = service
+    install_handlers(app)
+    for module in (generate, openai, ops):
+        app.include_router(module.router)
+    return app
+
+
+def _middleware(settings: Settings, service: Service) -> Iterator[Middleware]:
+    """Outermost first."""
+    yield Middleware(RequestContext)
+    if settings.cors_origins:
+        yield Middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["*"],
+            expose_headers=["X-Request-Id", "Retry-After"],
+        )
+    yield Middleware(Draining, gate=service.gate)
+    if settings.api_key is not None:
+        yield Middleware(ApiKey, key=settings.api_key.get_secret_value())
+    yield Middleware(BodyLimit, limit=settings.body_limit)
+
+
+def serve(settings: Settings) -> int:
+    """Run the server until it is told to stop; the exit code.
+
+    Raises HomegrownError, one line for a person: no such model, port in use, a model that can't be loaded.
+    """
+    configure_logging(settings.log_level, settings.log_format)
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    engine = EngineClient(_engine_spec(settings), _engine_limits(settings))
+    app = create_app(settings, engine)
+    listener = _listen(settings.host, settings.port)
+    config = uvicorn.Config(
+        app,
+        http=Protocol,
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=_HANG_UP_SECONDS,
+    )
+    server = _Server(config, engine, app.state.service)
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        return runner.run(server.run_until_stopped(listener))
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server with a drain before its end: it goes on listening, to refuse, while the last requests finish."""
+
+    def __init__(self, config: uvicorn.Config, engine: EngineClient, service: Service) -> None:
+        super().__init__(config)
+        self._engine, self._service = engine, service
+        self._drain_task: asyncio.Task[None] | None = None
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """uvicorn's own handlers would stop listening at once, and raise the signal again at the end."""
+        yield
+
+    async def run_until_stopped(self, listener: socket.socket) -> int:
+        """Serve; 0 after a drain, 1 when a second signal cut it short. Raises EngineFailed."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal)
+        address = listener.getsockname()
+        host = f"[{address[0]}]" if ":" in address[0] else address[0]
+        logger.info("serving %s on http://%s:%d", self._service.model_name, host, address[1])
+        watch = asyncio.create_task(self._watch_engine())
+        await self.serve(sockets=[listener])
+        if self.force_exit:
+            watch.cancel()
+            return 1
+        await watch
+        return 0
+
+    async def _watch_engine(self) -> None:
+        try:
+            await self._engine.supervise()
+        except EngineFailed:
+            self.should_exit = True
+            raise
+
+    def _on_signal(self) -> None:
+        if self._drain_task is None:
+            self._service.gate.draining = True
+            self._drain_task = asyncio.create_task(self._drain())
+            return
+        logger.warning("second signal: ending now")
+        self._engine.kill()
+        self.force_exit = self.should_exit = True
+
+    async def _drain(self) -> None:
+        gate, patience = self._service.gate, self._service.settings.drain_timeout
+        logger.info("shutting down; %d requests may run for up to %g s more", gate.inside, patience)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                while gate.inside:
+                    await asyncio.sleep(0.02)
+        if gate.inside:
+            logger.warning("%d requests did not finish in time", gate.inside)
+            await self._engine.close()  # gives each of them an error to send
+        self.should_exit = True
+
+
+def _engine_spec(settings: Settings) -> EngineSpec:
+    names = set(EngineSpec.__struct_fields__) & set(Settings.model_fields)
+    values = {name: getattr(settings, name) for name in names}
+    return EngineSpec(**{**values, "model": str(find_model(settings.model))})
+
+
+def _engine_limits(settings: Settings) -> EngineLimits:
+    return EngineLimits(**{name: getattr(settings, name) for name in EngineLimits.__struct_fields__})
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A listening socket. ConfigError when the address can't be had."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except socket.gaierror:
+        raise ConfigError(f"host: {host} is no address of this machine") from None
+    listener = socket.socket(family, kind, protocol)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise ConfigError(f"port: {port} on {host} is in use; stop what uses it or choose another port") from None
+        raise ConfigError(f"host: can't listen on {host} port {port}: {error.strerror}") from None
+    listener.setblocking(False)
+    return listener

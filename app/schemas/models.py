@@ -1,0 +1,53 @@
+"""GET /v1/models and the routes of operations."""
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+
+class ModelCard(BaseModel):
+    """A model that requests can name."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int = Field(description="Unix time of the model's files.")
+    owned_by: str = "homegrown"
+    parent: str | None = Field(default=None, description="The base model of an adapter.")
+    max_model_len: int = Field(description="Context in tokens: prompt and answer together.")
+    task: Literal["generate"] = "generate"
+
+
+class ModelList(BaseModel):
+    """All of them."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelCard]
+
+
+class Health(BaseModel):
+    """The server is up, and its engine is loading or alive."""
+
+    status: Literal["ok", "loading"]
+    running: int = Field(description="Requests in a slot.")
+    waiting: int = Field(description="Requests in the queue.")
+    slots: int = Field(description="Requests that can run at once; 0 while loading.")
+
+
+class Ready(BaseModel):
+    """A request would be taken now."""
+
+    status: Literal["ready"] = "ready"
+
+
+class Version(BaseModel):
+    """What runs here. The engine's own facts are null until it has loaded."""
+
+    version: str
+    model: str
+    architecture: str
+    context: int
+    device: str | None = None
+    dtype: str | None = None
+    threads: int | None = None
+    slots: int | None = None
+    torch: str | None = None

@@ -1,0 +1,78 @@
+"""What the routes share: the engine, the served model's name and facts, and the road from a text to its token ids."""
+
+import asyncio
+from pathlib import Path
+
+from app.engine.client import EngineClient
+from app.engine.stream import GenerationStream
+from app.http.errors import ApiError
+from app.http.middleware import Gate
+from app.schemas.common import SamplingFields
+from app.settings import Settings
+from model.architectures import read_config
+
+# Longer texts are tokenised on a thread: the event loop must go on serving everybody else.
+_LONG_TEXT = 4096
+
+
+class Service:
+    """One per app; routes find it as `request.app.state.service`."""
+
+    def __init__(self, settings: Settings, engine: EngineClient) -> None:
+        """Raises CheckpointError when the model's directory has no usable config.json."""
+        self.settings = settings
+        self.engine = engine
+        self.gate = Gate()
+        directory = Path(engine.spec.model)
+        self.config = read_config(directory)
+        self.created = int((directory / "config.json").stat().st_mtime)
+        # A directory is called by its name: its path is nobody else's business.
+        self.model_name = directory.resolve().name if Path(settings.model).is_dir() else settings.model
+
+    @property
+    def context(self) -> int:
+        """Tokens that a prompt and its answer may have together."""
+        return self.settings.context or self.config.context_length
+
+    def resolve_model(self, name: str | None) -> str:
+        """The served model that a request means. ApiError 404, which lists the names there are."""
+        if name is None or name == self.model_name:
+            return self.model_name
+        raise ApiError(
+            404,
+            f"There is no model {name[:100]!r} here; the models are: {self.model_name}",
+            code="model_not_found",
+            param="model",
+        )
+
+    async def encode_prompt(self, text: str) -> list[int]:
+        """Token ids of a raw prompt, BOS in front where the tokenizer wants one; never empty."""
+        tokenizer = self.engine.tokenizer
+        if len(text) > _LONG_TEXT:
+            ids = await asyncio.to_thread(tokenizer.encode, text, allow_special=True)
+        else:
+            ids = tokenizer.encode(text, allow_special=True)
+        begin = tokenizer.bos_token_id
+        if tokenizer.add_bos and begin is not None and ids[:1] != [begin]:
+            ids.insert(0, begin)
+        if not ids:  # an empty text begins where the texts of the training data began
+            begin = tokenizer.eos_token_id if begin is None else begin
+            if begin is None:
+                raise ApiError(400, "prompt: must not be empty for this model.", param="prompt", code="invalid_value")
+            ids = [begin]
+        return ids
+
+    async def generate(
+        self, prompt: str, fields: SamplingFields, *, max_tokens: int | None, default_tokens: int, logprobs: int | None
+    ) -> GenerationStream:
+        """Begin to continue `prompt`. Without `max_tokens`, up to `default_tokens` or to the end of the context.
+
+        Raises what EngineClient.generate does, before any work where it can.
+        """
+        self.engine.check_available()
+        params = fields.sampling_params()
+        ids = await self.encode_prompt(prompt)
+        if max_tokens is None:
+            room = self.engine.info.context - len(ids)
+            max_tokens = min(default_tokens, max(room, 1))  # no room at all: refused below, for one token too many
+        return self.engine.generate(ids, params, max_tokens, stop=fields.stops, logprobs=logprobs)
