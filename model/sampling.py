@@ -100,9 +100,10 @@ def _ids(tokens: Iterable[int], like: Tensor) -> Tensor:
 
 def _draw(logits: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
     """Tokens [B] drawn from logits [B, V] float32, each row with a temperature above 0."""
+    # A temperature next to 0 is as good as greedy, but dividing by it would overflow.
     column = lambda values: torch.tensor(values, dtype=torch.float32, device=logits.device)[:, None]  # noqa: E731
     params = [row.params for row in rows]
-    scaled = logits / column([p.temperature for p in params])
+    scaled = logits / column([max(p.temperature, 1e-6) for p in params])
     ordered, order = scaled.sort(dim=-1, descending=True, stable=True)  # [B, V]
     weights = (ordered - ordered[:, :1]).double().exp()  # relative to the likeliest; float64 for the sums below
     if any(p.min_p > 0 for p in params):

@@ -86,16 +86,14 @@ def read_config(directory: Path) -> ModelConfig:
     path = Path(directory) / "config.json"
     if not Path(directory).is_dir():
         raise CheckpointError(f"{directory}: no such model directory")
+    fields, generation = read_json(path), Path(directory) / "generation_config.json"
+    if generation.is_file():
+        eos = read_json(generation).get("eos_token_id")
+        fields["eos_token_id"] = fields.get("eos_token_id") if eos is None else eos
     try:
-        config = config_from_hf(read_json(path))
-        generation = Path(directory) / "generation_config.json"
-        if generation.is_file():
-            eos = read_json(generation).get("eos_token_id")
-            if eos is not None:
-                config = replace(config, eos_token_ids=tuple(eos) if isinstance(eos, list) else (eos,))
+        return config_from_hf(fields)
     except ConfigError as error:
         raise CheckpointError(f"{path}: {error}") from None
-    return config
 
 
 def _labels(fields: dict[str, Any]) -> tuple[str, ...]:

@@ -43,16 +43,17 @@ def require(fields: dict[str, Any], name: str, allowed: tuple[object, ...]) -> N
 
 
 def token_ids(fields: dict[str, Any]) -> dict[str, Any]:
-    """bos, eos and pad ids as ModelConfig's keywords; an end token given as a list stays several."""
+    """bos, eos and pad ids as ModelConfig's keywords; an end token given as a list stays several.
+
+    An id outside the vocabulary can never occur: small published models carry their family's defaults. It counts as none.
+    """
     eos = fields.get("eos_token_id")
-    eos_ids = tuple(eos) if isinstance(eos, list) else () if eos is None else (eos,)
     ids = {"bos_token_id": fields.get("bos_token_id"), "pad_token_id": fields.get("pad_token_id")}
-    for name, value in [*ids.items(), *(("eos_token_id", token) for token in eos_ids)]:
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
-            raise ConfigError(f"{name} must be a token id, not {value!r}")
-    vocab = fields.get("vocab_size")
-    # Published configs use -1 or an id past the end for "no padding token".
-    pad = ids["pad_token_id"]
-    if pad is not None and isinstance(vocab, int) and not 0 <= pad < vocab:
-        ids["pad_token_id"] = None
-    return {**ids, "eos_token_ids": eos_ids}
+    ids |= {f"eos_token_id {i}": token for i, token in enumerate(eos if isinstance(eos, list) else [eos])}
+    for name, token in ids.items():
+        if token is not None and (not isinstance(token, int) or isinstance(token, bool)):
+            raise ConfigError(f"{name} must be a token id, not {token!r}")
+    vocab_size = take(fields, "vocab_size", int)
+    known = {name: token for name, token in ids.items() if token is not None and 0 <= token < vocab_size}
+    bos, pad = known.pop("bos_token_id", None), known.pop("pad_token_id", None)
+    return {"bos_token_id": bos, "pad_token_id": pad, "eos_token_ids": tuple(known.values())}

@@ -30,7 +30,7 @@ def config_from_hf(fields: dict[str, Any]) -> ModelConfig:
         mlp_bias=True,
         dropout=take(fields, "resid_pdrop", float, 0.1),
         initializer_range=take(fields, "initializer_range", float, 0.02),
-        **token_ids({"bos_token_id": 50256, "eos_token_id": 50256, **fields}),
+        **token_ids({"vocab_size": 50257, "bos_token_id": 50256, "eos_token_id": 50256, **fields}),
     )
 
 
