@@ -8,6 +8,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -16,8 +17,8 @@ from starlette.middleware.cors import CORSMiddleware
 
 from app.api import generate, openai, ops
 from app.catalog import find_model
-from app.engine.client import EngineClient, EngineLimits
-from app.engine.messages import EngineFailed, EngineSpec
+from app.engine.client import EngineClient
+from app.engine.messages import EngineFailed, EngineLimits, EngineSpec
 from app.http.errors import install_handlers
 from app.http.middleware import ApiKey, BodyLimit, Draining, RequestContext
 from app.http.protocol import Protocol
@@ -46,7 +47,7 @@ def create_app(settings: Settings, engine: EngineClient) -> FastAPI:
         yield
         await engine.close()
 
-    app = FastAPI(
+    app = _App(
         title="Homegrown",
         version=ops.VERSION,
         lifespan=lifespan,
@@ -59,6 +60,19 @@ def create_app(settings: Settings, engine: EngineClient) -> FastAPI:
     for module in (generate, openai, ops):
         app.include_router(module.router)
     return app
+
+
+class _App(FastAPI):
+    """FastAPI, whose OpenAPI page would promise a status 422 that no route gives: a bad field is a 400 here."""
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document."""
+        document = super().openapi()
+        for operation in (operation for path in document["paths"].values() for operation in path.values()):
+            operation["responses"].pop("422", None)
+        for name in ("HTTPValidationError", "ValidationError"):
+            document["components"]["schemas"].pop(name, None)
+        return document
 
 
 def _middleware(settings: Settings, service: Service) -> Iterator[Middleware]:

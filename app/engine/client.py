@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import msgspec
-
 from app.engine.messages import (
     Cancel,
     EngineFailed,
+    EngineLimits,
     EngineSpec,
+    EngineStatus,
     EngineUnavailable,
     FromEngine,
     Loaded,
@@ -36,26 +36,6 @@ _CLOSE_SECONDS = 5.0
 _FIRST_DELAY, _LONGEST_DELAY = 0.5, 30.0
 
 logger = logging.getLogger(__name__)
-
-
-class EngineLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """What may wait, and for how long (seconds)."""
-
-    max_queue: int = 128
-    max_queue_wait: float = 60.0
-    request_timeout: float = 600.0
-
-
-class EngineStatus(msgspec.Struct, frozen=True):
-    """`state`: loading, ready, restarting, failed or closed. `running`, `waiting`: the engine's own count after its last step;
-    `in_flight`: requests that still have a consumer."""
-
-    state: str
-    running: int
-    waiting: int
-    in_flight: int
-    slots: int
-    heartbeat_age: float
 
 
 class EngineClient:
@@ -263,6 +243,7 @@ class EngineClient:
             pass
         except HomegrownError as error:
             worker.kill()
+            await asyncio.to_thread(worker.wait, _CLOSE_SECONDS)
             raise EngineFailed(str(error)) from None
         finally:
             self._connection = None

@@ -4,8 +4,8 @@ import contextlib
 import socket
 import threading
 
-from app.engine.client import EngineClient, EngineLimits
-from app.engine.messages import EngineSpec
+from app.engine.client import EngineClient
+from app.engine.messages import EngineLimits, EngineSpec
 from app.engine.worker import run_engine
 
 

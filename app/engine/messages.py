@@ -110,6 +110,26 @@ ToEngine = Start | Submit | Cancel
 FromEngine = Loaded | LoadFailed | Step
 
 
+class EngineLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What may wait, and for how long (seconds)."""
+
+    max_queue: int = 128
+    max_queue_wait: float = 60.0
+    request_timeout: float = 600.0
+
+
+class EngineStatus(msgspec.Struct, frozen=True):
+    """`state`: loading, ready, restarting, failed or closed. `running`, `waiting`: the engine's own count after its last step;
+    `in_flight`: requests that still have a consumer."""
+
+    state: str
+    running: int
+    waiting: int
+    in_flight: int
+    slots: int
+    heartbeat_age: float
+
+
 class EngineError(Exception):
     """Base of what an engine client raises to the one who asked for something."""
 
