@@ -76,7 +76,7 @@ class PretrainSettings(_Section):
     """A whole recipe."""
 
     name: str = "homegrown"
-    data: DataSettings
+    data: DataSettings = DataSettings()
     model: ModelSettings = ModelSettings()
     optim: OptimSettings = OptimSettings()
     run: RunSection

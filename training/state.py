@@ -53,7 +53,8 @@ def save(state: TrainState, directory: Path, *, fingerprint: dict[str, Any], kee
         save_file(_weights(state.model), stage / "weights.safetensors")
         save_file(_optimizer_tensors(state), stage / "optimizer.safetensors")
         write_json(stage / "manifest.json", {name: file_sha256(stage / name) for name in _FILES})
-    for old in saved_states(directory)[:-keep]:
+    half_written = directory.glob(f".{target.name[:5]}*")  # by a run that was killed while saving
+    for old in [*saved_states(directory)[:-keep], *half_written]:
         shutil.rmtree(old)
     return target
 
