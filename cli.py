@@ -17,7 +17,7 @@ def main() -> None:
     """Entry point of the console script: a mistake that a person can mend is one line, and exit code 1."""
     try:
         commands()
-    except HomegrownError as error:
+    except (HomegrownError, OSError) as error:  # OSError: a directory that can't be made, a full disk
         click.echo(f"homegrown: {error}", err=True)
         sys.exit(1)
 
