@@ -10,6 +10,7 @@ from app.http.middleware import Gate
 from app.schemas.common import SamplingFields
 from app.settings import Settings
 from model.architectures import read_config
+from model.errors import ConfigError
 
 # Longer texts are tokenised on a thread: the event loop must go on serving everybody else.
 _LONG_TEXT = 4096
@@ -19,12 +20,14 @@ class Service:
     """One per app; routes find it as `request.app.state.service`."""
 
     def __init__(self, settings: Settings, engine: EngineClient) -> None:
-        """Raises CheckpointError when the model's directory has no usable config.json."""
+        """Raises CheckpointError for a directory without a usable config.json, ConfigError for an impossible context."""
         self.settings = settings
         self.engine = engine
         self.gate = Gate()
         directory = Path(engine.spec.model)
         self.config = read_config(directory)
+        if self.context > self.config.context_length:
+            raise ConfigError(f"context: the model has {self.config.context_length} positions, not {self.context}")
         self.created = int((directory / "config.json").stat().st_mtime)
         # A directory is called by its name: its path is nobody else's business.
         self.model_name = directory.resolve().name if Path(settings.model).is_dir() else settings.model

@@ -213,7 +213,6 @@ class EngineClient:
                     return
                 if ready_at is not None and time.monotonic() - ready_at > _LONGEST_DELAY:
                     delay = _FIRST_DELAY  # it ran well for a while: this is a new trouble
-                self._set_state("restarting")
                 logger.error("the engine died; it starts again in %.1f s", delay)
                 await asyncio.sleep(delay)
                 delay = min(2 * delay, _LONGEST_DELAY)
@@ -248,6 +247,7 @@ class EngineClient:
         finally:
             self._connection = None
             connection.close()
+            self._set_state("restarting")
             self._fail_all("shutting_down" if self._state == "closed" else "engine_dead")
         ended = await asyncio.to_thread(worker.wait, _CLOSE_SECONDS)
         if self._state != "closed":

@@ -7,7 +7,7 @@ from starlette.types import Receive
 
 
 class ClientWatch:
-    """Calls `on_leave` (perhaps twice) when the connection closes. Begin it after the request's body has been read; `stop` ends it.
+    """Calls `on_leave` (perhaps twice) when the connection closes. Begin it after the body has been read; `stop` ends it.
 
     Also leaving before the first byte of an answer, or while the request is still queued, is noticed so.
     """

@@ -107,7 +107,9 @@ def test_true_bytes_and_offsets_with_half_characters(client):
 def test_a_truncated_last_character_is_the_replacement_character(client):
     bias = {str("é".encode()[0]): 100}
     for stream in (False, True):
-        with client.stream("POST", "/generate", json={"prompt": "x", "max_tokens": 1, "logit_bias": bias, "stream": stream}) as r:
+        with client.stream(
+            "POST", "/generate", json={"prompt": "x", "max_tokens": 1, "logit_bias": bias, "stream": stream}
+        ) as r:
             pieces = events(r) if stream else [json.loads(r.read())]
         assert "".join(piece["text"] for piece in pieces) == "\ufffd"
 

@@ -1,7 +1,6 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-import pytest
 
 from app.engine.messages import Timings, TokenLogprobs
 from app.engine.output import OutputProcessor, StopMatcher
@@ -41,7 +40,11 @@ def tokenizer(model_dir) -> Tokenizer:
     return Tokenizer.from_directory(model_dir)
 
 
-@given(text=st.text("aé€😀\ufffd", max_size=12), cut=st.integers(0, 3), stops=st.lists(st.text("aé€", min_size=1, max_size=3), max_size=2))
+@given(
+    text=st.text("aé€😀\ufffd", max_size=12),
+    cut=st.integers(0, 3),
+    stops=st.lists(st.text("aé€", min_size=1, max_size=3), max_size=2),
+)
 def test_deltas_hold_whole_characters_and_add_up(tokenizer, text, cut, stops):
     data = text.encode()
     data = data[: len(data) - cut] if cut < len(data) else data

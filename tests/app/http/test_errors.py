@@ -44,7 +44,9 @@ def test_malformed_json(client, content):
     error_of(post(client, content), 400)
 
 
-@pytest.mark.parametrize("content", [b'{"prompt": "\xff\xfe"}', b"[" * 50_000, b'{"a":' * 9000, b'{"prompt": ' + b"9" * 9000 + b"}"])
+@pytest.mark.parametrize(
+    "content", [b'{"prompt": "\xff\xfe"}', b"[" * 50_000, b'{"a":' * 9000, b'{"prompt": ' + b"9" * 9000 + b"}"]
+)
 def test_json_that_is_worse(client, content):
     response = post(client, content)
     assert response.status_code == 400
@@ -134,7 +136,9 @@ def test_unknown_routes_and_wrong_methods(client):
 
 def test_a_body_over_the_limit_is_refused_by_its_announced_length(server):
     with server.connect() as sock:
-        head = b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99999999\r\n\r\n"
+        head = (
+            b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99999999\r\n\r\n"
+        )
         sock.sendall(head)  # and nothing of the body
         answer = read_answer(sock)
     assert answer.startswith(b"HTTP/1.1 413 ")
@@ -151,7 +155,11 @@ def test_a_body_over_the_limit_without_an_announcement(client):
 
 
 def test_bytes_that_are_not_http(server):
-    for data in (b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", b"GET\r\n\r\n", b"POST /generate HTTP/1.1\r\nContent-Length: -5\r\n\r\n"):
+    for data in (
+        b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"POST /generate HTTP/1.1\r\nContent-Length: -5\r\n\r\n",
+    ):
         with server.connect() as sock:
             sock.sendall(data)
             answer = read_answer(sock)

@@ -27,7 +27,12 @@ def test_every_route_but_the_probes_needs_the_key(locked, model_dir):
         for path, method in routes:
             path = re.sub(r"{.*?}", "x", path)
             expected = path in OPEN_PATHS and method == "GET"
-            for headers in ({}, {"authorization": "Bearer wrong"}, {"authorization": KEY}, {"authorization": f"Basic {KEY}"}):
+            for headers in (
+                {},
+                {"authorization": "Bearer wrong"},
+                {"authorization": KEY},
+                {"authorization": f"Basic {KEY}"},
+            ):
                 response = client.request(method, path, headers=headers)
                 assert (response.status_code != 401) == expected, (path, method, headers)
                 if not expected:
@@ -44,7 +49,9 @@ def test_the_key_opens(locked, scheme):
         assert client.get("/nope").status_code == 404
 
 
-@pytest.mark.parametrize("path", ["/health/", "//health", "/health?x=/generate", "/health/../generate", "/ready;x", "/%68ealth"])
+@pytest.mark.parametrize(
+    "path", ["/health/", "//health", "/health?x=/generate", "/health/../generate", "/ready;x", "/%68ealth"]
+)
 def test_no_path_trick_opens_another_route(locked, path):
     with locked.client() as client:
         request = httpx.Request("POST", str(client.base_url).rstrip("/") + path, json={"prompt": "a"})
@@ -65,7 +72,9 @@ def test_preflights_pass_without_a_key_and_only_for_named_origins(locked):
         bad = client.options("/generate", headers={"origin": "https://b.example", **ask})
         assert "access-control-allow-origin" not in bad.headers
         refused = client.post("/generate", headers={"origin": "https://a.example"})
-        assert refused.headers["access-control-allow-origin"] == "https://a.example"  # so that the page can read the 401
+        assert (
+            refused.headers["access-control-allow-origin"] == "https://a.example"
+        )  # so that the page can read the 401
 
 
 def test_cors_is_off_by_default(make_server, model_dir):
