@@ -156,9 +156,12 @@ class EngineClient:
 
     async def close(self) -> None:
         """End the engine; requests still in flight fail with EngineUnavailable."""
+        loading = self._state == "loading"
         self._set_state("closed")
         if self._connection is not None:
             self._connection.close()
+        if loading and self._worker is not None:
+            self._worker.kill()  # it would not notice the end of the connection before it has loaded
         if self._task is not None:
             await asyncio.wait({self._task}, timeout=_CLOSE_SECONDS)
             self._task.cancel()
