@@ -1,15 +1,18 @@
 """Limits, leaving, faults: what happens to one request is its own affair."""
 
 import asyncio
+import socket
 import time
 
 import pytest
 
 from app.engine.client import EngineClient
+from app.engine.local import WorkerThread
 from app.engine.messages import (
     EngineFailed,
     EngineSpec,
     EngineUnavailable,
+    Loaded,
     QueueFull,
     RequestCancelled,
     RequestFault,
@@ -17,6 +20,7 @@ from app.engine.messages import (
 )
 from app.engine.runner import Runner
 from app.engine.stream import GenerationStream
+from app.engine.transport import EngineEnd
 from model.errors import ContextLengthError, SamplingError
 from model.sampling_params import SamplingParams
 
@@ -311,5 +315,65 @@ def test_many_random_requests_leak_nothing(loop, make_engine):
     async def scenario():
         await asyncio.gather(*(one() for _ in range(300)))
         await settle(engine, running=0, waiting=0, in_flight=0)
+
+    loop.run(scenario())
+
+
+class DeadWorker:
+    """A worker that is gone as soon as it is started."""
+
+    def __init__(self, spec):
+        self.sock, theirs = socket.socketpair()
+        theirs.close()
+
+    def kill(self):
+        pass
+
+    def wait(self, timeout):
+        return "signal SIGKILL"
+
+
+def test_an_engine_that_never_comes_up_is_not_tried_for_ever(loop, model_dir):
+    async def scenario():
+        engine = EngineClient(EngineSpec(model=str(model_dir)), launch=DeadWorker)
+        await engine.start()
+        with pytest.raises(EngineFailed, match="SIGKILL"):
+            await engine.supervise()
+        await engine.close()
+
+    loop.run(scenario())
+
+
+class HangingWorker:
+    """A worker that says it has loaded, and then nothing more."""
+
+    def __init__(self, spec):
+        self.sock, self._theirs = socket.socketpair()
+        EngineEnd(self._theirs).send(Loaded(2, 1024, 257, "float32", "cpu", 1, "", 0.0))
+
+    def kill(self):
+        self._theirs.close()
+
+    def wait(self, timeout):
+        return "killed"
+
+
+def test_a_hanging_engine_is_replaced(loop, model_dir, monkeypatch):
+    workers = [HangingWorker, WorkerThread]
+    # Only the wait for a message that is going on now is to be short: a busy machine may delay a real heartbeat.
+    monkeypatch.setattr("app.engine.client.HEARTBEAT_LIMIT", 0.2)
+
+    async def scenario():
+        engine = EngineClient(EngineSpec(model=str(model_dir)), launch=lambda spec: workers.pop(0)(spec))
+        await engine.start()
+        await engine.wait_ready()
+        stuck = engine.generate(PROMPT, ENDLESS, 1000)
+        with pytest.raises(EngineUnavailable, match="engine_dead"):
+            await stuck.collect()
+        monkeypatch.undo()
+        assert engine.status.state == "restarting"
+        await engine.wait_ready()
+        assert (await engine.generate(PROMPT, ENDLESS, 5).collect()).finish.completion_tokens == 5
+        await engine.close()
 
     loop.run(scenario())
