@@ -16,7 +16,6 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from app.api import generate, openai, ops
-from app.catalog import find_model
 from app.engine.client import EngineClient
 from app.engine.messages import EngineFailed, EngineLimits, EngineSpec
 from app.http.errors import install_handlers
@@ -26,6 +25,7 @@ from app.logs import configure_logging
 from app.service import Service
 from app.settings import Settings
 from model.errors import ConfigError
+from model.hub import resolve_model
 
 _BACKLOG = 2048
 _KEEP_ALIVE_SECONDS = 65  # longer than the 60 s after which common load balancers drop an idle connection
@@ -179,7 +179,7 @@ class _Server(uvicorn.Server):
 def _engine_spec(settings: Settings) -> EngineSpec:
     names = set(EngineSpec.__struct_fields__) & set(Settings.model_fields)
     values = {name: getattr(settings, name) for name in names}
-    return EngineSpec(**{**values, "model": str(find_model(settings.model))})
+    return EngineSpec(**{**values, "model": str(resolve_model(settings.model))})
 
 
 def _engine_limits(settings: Settings) -> EngineLimits:

@@ -30,7 +30,7 @@ class Service:
             raise ConfigError(f"context: the model has {self.config.context_length} positions, not {self.context}")
         self.created = int((directory / "config.json").stat().st_mtime)
         # A directory is called by its name: its path is nobody else's business.
-        self.model_name = directory.resolve().name if Path(settings.model).is_dir() else settings.model
+        self.model_name = directory.resolve().name if directory == Path(settings.model) else settings.model
 
     @property
     def context(self) -> int:
