@@ -3,10 +3,6 @@
 Only safetensors is read or written: a pickle file can run code, so one is refused by name.
 """
 
-import json
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -20,9 +16,9 @@ from torch import Tensor
 from model.architectures import Weights, config_to_hf, read_config, read_json, weight_map
 from model.config import ModelConfig
 from model.errors import CheckpointError
+from model.files import INDEX, WEIGHTS, write_json, write_whole
 from model.gpt import GPT, SequenceClassifier
 
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
@@ -92,50 +88,6 @@ def save_state(
     generation = {"bos_token_id": config.bos_token_id, "eos_token_id": eos, "pad_token_id": config.pad_token_id}
     write_json(directory / "generation_config.json", {k: v for k, v in generation.items() if v is not None})
     write_json(directory / "config.json", fields)
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON object so that the file is either the old one or the whole new one."""
-    write_whole(path, lambda part: part.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8"))
-
-
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a file beside `path`, sync it, then put it in place: a crash or a full disk leaves the old
-    file."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        write(part)
-        part.chmod(0o644)  # some writers make files for their owner alone; a model directory is for every user
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-@contextmanager
-def staged_directory(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """A directory beside `target` to write into; it takes target's place at the end, or goes without a trace on an
-    error.
-
-    Raises CheckpointError when `target` holds files already and `overwrite` is not set.
-    """
-    if target.exists() and not overwrite and (not target.is_dir() or any(target.iterdir())):
-        raise CheckpointError(f"{target}: already there; name another directory, or ask for it to be overwritten")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    stage = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
-        stage.chmod(0o755)
-        yield stage
-        if target.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
-            target.replace(old / target.name)
-            stage.replace(target)
-            shutil.rmtree(old)
-        else:
-            stage.replace(target)
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
 
 
 def _write_shards(tensors: dict[str, Tensor], directory: Path, max_shard_bytes: int) -> None:

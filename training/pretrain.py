@@ -12,16 +12,17 @@ from typing import Any
 
 import torch
 
-from model.checkpoint import save_model, staged_directory
+from model.checkpoint import save_model
 from model.config import ModelConfig, preset
 from model.errors import ConfigError
+from model.files import file_sha256, staged_directory
 from model.gpt import GPT
 from model.tokenizer import Tokenizer
 from training import state as states
 from training.data.bpe import train_bpe
 from training.data.loader import Batch, Windows
 from training.data.readers import corpus_files, read_documents
-from training.data.shards import MANIFEST, Manifest, file_sha256, open_split, read_manifest, write_shards
+from training.data.shards import MANIFEST, Manifest, open_split, read_manifest, write_shards
 from training.evaluate.ngram import baselines
 from training.evaluate.perplexity import score_stream
 from training.loop import RunSettings, StepSettings, language_model_loss, run

@@ -14,9 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from model.architectures import read_json
-from model.checkpoint import staged_directory, write_json
 from model.errors import CheckpointError
-from training.data.shards import file_sha256
+from model.files import file_sha256, staged_directory, write_json
 from training.errors import TrainingError
 
 _FILES = ("state.json", "weights.safetensors", "optimizer.safetensors")

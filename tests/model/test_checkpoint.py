@@ -11,9 +11,10 @@ from safetensors.torch import load_file, save_file
 from tiny import random_model, tiny_config
 
 from model.architectures import read_config
-from model.checkpoint import load_model, save_model, staged_directory, write_whole
+from model.checkpoint import load_model, save_model
 from model.config import ModelConfig, preset
 from model.errors import CheckpointError, ConfigError
+from model.files import staged_directory, write_whole
 
 CONFIG = tiny_config("llama", vocab_size=97, bos_token_id=0, eos_token_ids=(0,))
 

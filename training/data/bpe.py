@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from model.checkpoint import write_whole
 from model.errors import ConfigError
+from model.files import write_whole
 
 END_OF_TEXT = "<|endoftext|>"
 

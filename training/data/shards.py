@@ -15,7 +15,7 @@ from typing import BinaryIO, Literal
 import numpy as np
 from tqdm import tqdm
 
-from model.checkpoint import staged_directory, write_json
+from model.files import file_sha256, staged_directory, write_json
 from model.tokenizer import Tokenizer
 from training.errors import DataError
 
@@ -119,12 +119,6 @@ def split_of(text: str, validation_fraction: float, seed: int) -> Split:
     """Which split a document belongs to: a hash of its text against the fraction."""
     digest = hashlib.blake2b(text.encode(), digest_size=8, key=str(seed).encode()).digest()
     return "validation" if int.from_bytes(digest, "big") < validation_fraction * 2**64 else "train"
-
-
-def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _eot(tokenizer: Tokenizer) -> int:

@@ -1,0 +1,65 @@
+"""Files that appear whole or not at all, and the names of those in a model directory. Free of torch."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from model.errors import CheckpointError
+
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON object so that the file is either the old one or the whole new one."""
+    write_whole(path, lambda part: part.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8"))
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a file beside `path`, sync it, then put it in place: a crash or a full disk leaves the old
+    file."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        write(part)
+        part.chmod(0o644)  # some writers make files for their owner alone; a model directory is for every user
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def staged_directory(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """A directory beside `target` to write into; it takes target's place at the end, or goes without a trace on an
+    error.
+
+    Raises CheckpointError when `target` holds files already and `overwrite` is not set.
+    """
+    if target.exists() and not overwrite and (not target.is_dir() or any(target.iterdir())):
+        raise CheckpointError(f"{target}: already there; name another directory, or ask for it to be overwritten")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    stage = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        stage.chmod(0o755)
+        yield stage
+        if target.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
+            target.replace(old / target.name)
+            stage.replace(target)
+            shutil.rmtree(old)
+        else:
+            stage.replace(target)
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,180 @@
+"""Open weights from the Hugging Face Hub, and which directory a model's name means. Free of torch.
+
+A pulled model lies under the models directory ($HOMEGROWN_MODELS, else ~/.cache/homegrown/models) as OWNER/NAME, with
+`homegrown.json` recording the commit it is. It appears there when it is complete; until then its files lie in a hidden
+directory beside it, from which an interrupted pull goes on.
+"""
+
+import os
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from model.architectures import config_from_hf, read_json
+from model.errors import CheckpointError, ConfigError
+from model.files import INDEX, WEIGHTS, file_sha256, write_json
+
+ALIASES = {
+    "gpt2": "openai-community/gpt2",
+    "gpt2-medium": "openai-community/gpt2-medium",
+    "gpt2-large": "openai-community/gpt2-large",
+    "gpt2-xl": "openai-community/gpt2-xl",
+    "distilgpt2": "distilbert/distilgpt2",
+}
+RECORD = "homegrown.json"
+BUNDLED = Path(__file__).resolve().parents[1] / "checkpoints"
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_BESIDE_WEIGHTS = (
+    "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt",
+    "special_tokens_map.json", "chat_template.jinja", "README.md", "LICENSE",
+)  # fmt: skip
+
+
+def models_directory() -> Path:
+    """Where pulled models lie."""
+    given = os.environ.get("HOMEGROWN_MODELS")
+    return Path(given).expanduser() if given else Path.home() / ".cache" / "homegrown" / "models"
+
+
+def resolve_model(name: str) -> Path:
+    """The directory that `name` means: a directory itself, a bundled model, or a pulled one (by alias or Hub id).
+
+    CheckpointError lists what there is.
+    """
+    for directory in (Path(name), BUNDLED / name, _place(ALIASES.get(name, name))):
+        if directory.is_dir() and (directory / "config.json").is_file():
+            return directory
+    if Path(name).is_dir():
+        raise CheckpointError(f"{name}: holds no config.json; a model directory needs it")
+    if name in ALIASES or _REPOSITORY.fullmatch(name):
+        raise CheckpointError(f"{name} is not here yet; get it with: homegrown pull {name}")
+    raise CheckpointError(f"there is no model {name!r}; name a directory or one of: {', '.join(_available())}")
+
+
+def pull(name: str, *, revision: str | None = None, offline: bool = False) -> Path:
+    """Fetch a model by alias or Hub id, with a progress bar, and return its directory; one that is there already stays.
+
+    `revision`: a commit, tag or branch; the commit that it means is recorded. `offline` (or HF_HUB_OFFLINE) only looks at what
+    was pulled before. Only safetensors are fetched. CheckpointError says in one line what can't be had and why.
+    """
+    from huggingface_hub import constants
+
+    repository = ALIASES.get(name, name)
+    if not _REPOSITORY.fullmatch(repository):
+        raise CheckpointError(f"{name!r} is no Hub id like owner/name, nor one of {', '.join(ALIASES)}")
+    target = _place(repository)
+    have = read_json(target / RECORD)["revision"] if (target / RECORD).is_file() else None
+    if offline or constants.HF_HUB_OFFLINE:
+        if have is None:
+            raise CheckpointError(f"{repository} was not pulled before, and offline mode forbids to fetch it")
+        if revision not in (None, have):
+            raise CheckpointError(
+                f"{repository} is here at {have}, not at {revision}, and offline mode forbids to fetch that"
+            )
+        return target
+    commit, files = _look_up(repository, revision)
+    if commit == have:
+        return target
+    stage = target.with_name(f".{target.name}.{commit}.part")
+    _fetch(repository, commit, ["config.json"], stage)
+    try:
+        config_from_hf(read_json(stage / "config.json"))
+    except ConfigError as error:
+        shutil.rmtree(stage)
+        raise CheckpointError(f"{repository}: {error}") from None
+    _fetch(repository, commit, files, stage)
+    write_json(stage / RECORD, {"repository": repository, "revision": commit})
+    if target.exists():
+        shutil.rmtree(target)
+    stage.replace(target)
+    return target
+
+
+def _look_up(repository: str, revision: str | None) -> tuple[str, list[str]]:
+    """The commit that `revision` means, and the files to fetch."""
+    from huggingface_hub import HfApi
+
+    with _explained(repository, revision):
+        info = HfApi().model_info(repository, revision=revision, timeout=30)
+    names = {sibling.rfilename for sibling in info.siblings or ()}
+    weights = [WEIGHTS] if WEIGHTS in names else _shards(names)
+    if not weights:
+        raise CheckpointError(
+            f"{repository}: has no safetensors weights; pickle files can run code and are never fetched. Look for a revision "
+            "or a copy with model.safetensors"
+        )
+    return str(info.sha), [*(name for name in _BESIDE_WEIGHTS if name in names), *weights]
+
+
+def _shards(names: set[str]) -> list[str]:
+    shards = sorted(name for name in names if re.fullmatch(r"model-\d+-of-\d+\.safetensors", name))
+    return [*shards, INDEX] if shards and INDEX in names else []
+
+
+def _fetch(repository: str, commit: str, files: Sequence[str], stage: Path) -> None:
+    """Bring `files` into `stage`, each under its name only when complete; a part that is there already goes on.
+
+    The library's own snapshot_download begins a file anew after a killed run, so its lower layer is used: one file, from a
+    byte on.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import build_hf_headers
+
+    stage.mkdir(parents=True, exist_ok=True)
+    for name in files:
+        path, part = stage / name, stage / f"{name}.part"
+        if path.is_file():
+            continue
+        url = hf_hub_url(repository, name, revision=commit)
+        with _explained(repository, commit), part.open("ab") as file:
+            facts = get_hf_file_metadata(url)
+            http_get(
+                url,
+                file,
+                resume_size=file.tell(),
+                headers=build_hf_headers(),
+                expected_size=facts.size,
+                displayed_filename=name,
+            )
+        if facts.etag and re.fullmatch(r"[0-9a-f]{64}", facts.etag) and file_sha256(part) != facts.etag:
+            part.unlink()  # large files carry their SHA-256 as their tag
+            raise CheckpointError(f"{repository}: {name} arrived damaged; run the command again to fetch it anew")
+        part.replace(path)
+
+
+@contextmanager
+def _explained(repository: str, revision: str | None) -> Iterator[None]:
+    """What the Hub's client raises, as one line."""
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except errors.GatedRepoError:
+        raise CheckpointError(f"{repository}: its owner gives access on request; get it, then set HF_TOKEN") from None
+    except errors.RevisionNotFoundError:
+        raise CheckpointError(f"{repository}: has no revision {revision!r}") from None
+    except errors.RepositoryNotFoundError:
+        raise CheckpointError(
+            f"{repository}: no such repository on the Hub, or a private one (then set HF_TOKEN)"
+        ) from None
+    except errors.HfHubHTTPError as error:
+        raise CheckpointError(f"{repository}: the Hub answered {error.response.status_code}; try again later") from None
+    except Exception as error:  # the exceptions of the HTTP library beneath, which changes with the client's version
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"{repository}: the Hub can't be reached ({reason}); with a network run the command again, it goes on where it was"
+        ) from None
+
+
+def _place(repository: str) -> Path:
+    return models_directory() / repository
+
+
+def _available() -> list[str]:
+    bundled = (path.parent.name for path in BUNDLED.glob("*/config.json"))
+    root = models_directory()
+    pulled = (str(path.parent.relative_to(root)) for path in root.glob(f"*/*/{RECORD}"))
+    return sorted({*bundled, *pulled, *ALIASES})
