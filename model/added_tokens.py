@@ -29,6 +29,7 @@ class AddedTokens:
 
     def __init__(self, tokens: Iterable[AddedToken], normalizer: Normalizer | None) -> None:
         tokens = tuple(tokens)
+        self._special = _Finder([(token.content, token) for token in tokens if token.special or not token.normalized])
         self._normalizer = normalizer
         self._raw = _Finder([(token.content, token) for token in tokens if not token.normalized])
         normalize = normalizer or (lambda text: text)
@@ -43,6 +44,11 @@ class AddedTokens:
                 continue
             normalized = self._normalizer(part) if self._normalizer else part
             yield from self._normalized.split(normalized, allow_special=allow_special)
+
+    def cut(self, text: str) -> Iterator[str | int]:
+        """The same with special tokens allowed, but looking at the text as it stands: what lies between the tokens is
+        not normalized."""
+        return self._special.split(text, allow_special=True)
 
 
 class _Finder:

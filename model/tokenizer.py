@@ -6,24 +6,19 @@ end, so that half a character never shows.
 
 from __future__ import annotations
 
-import binascii
 import codecs
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from model import gpt2_vocabulary
 from model.added_tokens import AddedToken, AddedTokens
-from model.bpe import BytePairEncoder, reachable_tokens, recover_merges, spell_bytes
+from model.bpe import BytePairEncoder, reachable_tokens
 from model.errors import TokenizerError
-from model.tokenizer_json import build, load_json, parse
-
-END_OF_TEXT = "<|endoftext|>"
-GPT2_VOCABULARY = Path(__file__).parent / "vocab" / "gpt2.tiktoken"
-GPT2_SHA256 = "306cd27f03c1a714eca7108e03d66b7dc042abe8c258b44c199a7ed9838dd930"
-_GPT2_SIZE = 50_257
-_GPT2_SPLIT = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+from model.gpt2_vocabulary import END_OF_TEXT
+from model.pretokenizers import ByteLevel, PreTokenizer
+from model.tokenizer_json import load_json, parse
 
 
 class Tokenizer:
@@ -77,17 +72,19 @@ class Tokenizer:
     @classmethod
     def gpt2(cls) -> Self:
         """OpenAI's GPT-2 vocabulary of 50,257 tokens, shipped with this package (see vocab/README.md)."""
-        tokens = _read_gpt2_vocabulary(GPT2_VOCABULARY)
+        tokens = gpt2_vocabulary.read_tokens()
         end = AddedToken(len(tokens), END_OF_TEXT, special=True)
         return cls(
-            encoder=_encoder({token: rank for rank, token in enumerate(tokens)}, tokens[256:]),
+            encoder=BytePairEncoder(
+                {token: rank for rank, token in enumerate(tokens)}, tokens[256:], PreTokenizer([ByteLevel()])
+            ),
             added=AddedTokens([end], None),
             token_bytes={**dict(enumerate(tokens)), end.id: END_OF_TEXT.encode()},
             special_tokens={END_OF_TEXT: end.id},
             leading=None,
             config={"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT, "unk_token": END_OF_TEXT},
             to_json=None,
-            source=str(GPT2_VOCABULARY),
+            source=gpt2_vocabulary.PATH.name,
         )
 
     @classmethod
@@ -104,9 +101,14 @@ class Tokenizer:
         """From the contents of a tokenizer.json and a tokenizer_config.json; `source` stands in error messages."""
         parts = parse(data, source)
         vocab = {spelled: parts.vocab[token] for token, spelled in parts.spelled.items() if spelled}
+        merged = reachable_tokens(parts.merges)
+        made = {*merged, *(bytes([byte]) for byte in range(256))}
+        for token in parts.added:  # a special token may be in the vocabulary as well, but no piece of text becomes it
+            if token.special and (content := token.content.encode("utf-8", "replace")) not in made:
+                vocab.pop(content, None)
         encoder = BytePairEncoder(
             vocab,
-            reachable_tokens(parts.merges),
+            merged,
             parts.pretokenizer,
             unk_id=None if parts.unk_token is None else parts.vocab[parts.unk_token],
             fuse_unk=parts.fuse_unk,
@@ -137,8 +139,8 @@ class Tokenizer:
         if (directory / "tokenizer.json").is_file():
             source, data = directory / "tokenizer.json", load_json(directory / "tokenizer.json")
         elif (directory / "vocab.json").is_file() and (directory / "merges.txt").is_file():
-            source, data = directory / "vocab.json", _from_vocab_and_merges(directory)
-        elif model.get("model_type") == "gpt2" and model.get("vocab_size") == _GPT2_SIZE:
+            source, data = directory / "vocab.json", gpt2_vocabulary.from_vocab_and_merges(directory)
+        elif model.get("model_type") == "gpt2" and model.get("vocab_size") == gpt2_vocabulary.SIZE:
             return cls.gpt2()
         else:
             raise TokenizerError(f"{directory}: no tokenizer.json; put the model's own there")
@@ -167,6 +169,14 @@ class Tokenizer:
                 ids.append(part)
             else:
                 ids += self._encoder.encode(part)
+        return ids
+
+    def encode_rendered(self, text: str, undo: Mapping[int, str]) -> list[int]:
+        """Ids of a filled-in template: special tokens are made of what it spells out, then stand-in characters in the
+        texts between become, by `undo` (code point -> character), what they stand for, and never part of one."""
+        ids: list[int] = []
+        for part in self._added.cut(text):
+            ids += [part] if isinstance(part, int) else self.encode(part.translate(undo))
         return ids
 
     def encode_batch(self, texts: Sequence[str], *, threads: int = 1) -> list[list[int]]:
@@ -199,21 +209,15 @@ class Tokenizer:
         """Write `tokenizer.json` and `tokenizer_config.json`, as transformers, vLLM and the others load them."""
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
-        content = self._json if self._json is not None else self._gpt2_json()
+        content = (
+            self._json if self._json is not None else gpt2_vocabulary.to_json(self._bytes[: gpt2_vocabulary.SIZE - 1])
+        )
         config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **self._config}
         config.pop("chat_template", None)  # stands in chat_template.jinja
         (directory / "tokenizer.json").write_bytes(content)
         (directory / "tokenizer_config.json").write_text(
             json.dumps(config, ensure_ascii=False, indent=2) + "\n", encoding="utf-8"
         )
-
-    def _gpt2_json(self) -> bytes:
-        merged = self._bytes[256 : _GPT2_SIZE - 1]
-        merges = [[spell_bytes(left), spell_bytes(right)] for left, right in recover_merges(merged)]
-        vocab = {spell_bytes(token): rank for rank, token in enumerate(self._bytes[:-1])}
-        end = AddedToken(_GPT2_SIZE - 1, END_OF_TEXT, special=True)
-        data = build({**vocab, END_OF_TEXT: end.id}, merges, [end], pre_tokenizer=_GPT2_SPLIT)
-        return json.dumps(data, ensure_ascii=False).encode()
 
 
 class IncrementalDecoder:
@@ -236,25 +240,6 @@ class IncrementalDecoder:
         rest = self._decoder.decode(b"", final=True)
         self._decoder.reset()
         return rest
-
-
-def _read_gpt2_vocabulary(path: Path) -> list[bytes]:
-    """Tokens in the order of their ids, which is that of their ranks."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise TokenizerError(f"{path}: can't be read: {error.strerror}; install homegrown again") from None
-    if hashlib.sha256(content).hexdigest() != GPT2_SHA256:
-        raise TokenizerError(
-            f"{path}: is damaged or cut short (its sha256 is not {GPT2_SHA256}); install homegrown again"
-        )
-    return [binascii.a2b_base64(line.split()[0]) for line in content.splitlines()]
-
-
-def _encoder(vocab: Mapping[bytes, int], merged: Sequence[bytes]) -> BytePairEncoder:
-    from model.pretokenizers import ByteLevel, PreTokenizer
-
-    return BytePairEncoder(vocab, merged, PreTokenizer([ByteLevel()]))
 
 
 def _json_or_empty(path: Path) -> dict[str, Any]:
@@ -282,16 +267,3 @@ def _fill_from_model_config(config: dict[str, Any], model: Mapping[str, Any], da
         token_id = token_id[0] if isinstance(token_id, list) and token_id else token_id
         if field not in config and isinstance(token_id, int) and token_id in by_id:
             config[field] = by_id[token_id]
-
-
-def _from_vocab_and_merges(directory: Path) -> dict[str, Any]:
-    """GPT-2's older pair of files -> the content of a tokenizer.json."""
-    vocab = load_json(directory / "vocab.json")
-    path = directory / "merges.txt"
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise TokenizerError(f"{path}: can't be read: {error}") from None
-    merges = [line.split(" ") for line in lines if line and not line.startswith("#version")]
-    added = [AddedToken(vocab[END_OF_TEXT], END_OF_TEXT, special=True)] if END_OF_TEXT in vocab else []
-    return build(vocab, merges, added, pre_tokenizer=_GPT2_SPLIT)

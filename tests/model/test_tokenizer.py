@@ -15,7 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.errors import TokenizerError
-from model.tokenizer import GPT2_SHA256, GPT2_VOCABULARY, IncrementalDecoder, Tokenizer
+from model.gpt2_vocabulary import PATH as GPT2_VOCABULARY
+from model.gpt2_vocabulary import SHA256
+from model.tokenizer import IncrementalDecoder, Tokenizer
 
 TEXT = st.text(max_size=60) | st.text(alphabet="ab 12\n\t'.éü中文🙂\u0301\u00a0<|>endoftext", max_size=60)
 
@@ -53,7 +55,7 @@ def reference(ranks: dict[bytes, int]) -> tiktoken.Encoding:
 
 
 def test_the_vocabulary_is_the_published_one():
-    assert hashlib.sha256(GPT2_VOCABULARY.read_bytes()).hexdigest() == GPT2_SHA256
+    assert hashlib.sha256(GPT2_VOCABULARY.read_bytes()).hexdigest() == SHA256
 
 
 def test_every_id_decodes_to_its_exact_bytes(gpt2: Tokenizer, ranks: dict[bytes, int]):
@@ -248,13 +250,13 @@ def test_the_incremental_decoder_and_special_tokens(gpt2: Tokenizer):
 def test_a_damaged_vocabulary_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage):
     path = tmp_path / "gpt2.tiktoken"
     path.write_bytes(damage(GPT2_VOCABULARY.read_bytes()))
-    monkeypatch.setattr("model.tokenizer.GPT2_VOCABULARY", path)
+    monkeypatch.setattr("model.gpt2_vocabulary.PATH", path)
     with pytest.raises(TokenizerError, match=r"gpt2\.tiktoken: is damaged"):
         Tokenizer.gpt2()
 
 
 def test_a_missing_vocabulary_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("model.tokenizer.GPT2_VOCABULARY", tmp_path / "none")
+    monkeypatch.setattr("model.gpt2_vocabulary.PATH", tmp_path / "none")
     with pytest.raises(TokenizerError, match="none: can't be read"):
         Tokenizer.gpt2()
 

@@ -226,6 +226,15 @@ def test_both_spellings_of_merges(merges_as: str):
         _check(reference, ours, text)
 
 
+def test_a_piece_of_text_never_becomes_a_special_token_of_the_vocabulary():
+    data = _bare([], ["|", "a", "||"], ignore_merges=True)
+    assert _pair(data)[1].encode("||") == [2]
+    data["added_tokens"] = [{"id": 2, "content": "||", "special": True}]
+    tokenizer = Tokenizer.from_json(data, {}, source="test")
+    assert tokenizer.encode("||") == [0, 0]
+    assert tokenizer.encode("||", allow_special=True) == [2]
+
+
 NORMALIZERS = {
     "NFC": normalizers.NFC(),
     "NFD": normalizers.NFD(),
