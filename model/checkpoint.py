@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from model.architectures import Weights, config_to_hf, read_config, read_json, weight_map
 from model.config import ModelConfig
@@ -33,7 +34,7 @@ def load_model(
     """
     directory = Path(directory)
     config = read_config(directory)
-    with torch.device("meta"):  # no memory and no random numbers for weights that are about to be replaced
+    with torch.device("meta"), _NoInitialisation():  # no memory and no random numbers for what is about to be replaced
         model = SequenceClassifier(config) if config.labels else GPT(config)
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     state: dict[str, Tensor] = {}
@@ -48,10 +49,21 @@ def load_model(
             state[ours] = tensor.to(device=device, dtype=dtype)
     missing = model.load_state_dict(state, strict=False, assign=True).missing_keys
     trunk = model.trunk if isinstance(model, SequenceClassifier) else model
-    trunk.tie_and_tabulate()
+    trunk.tie_embeddings()
     unset = [name for name in missing if not (config.tie_embeddings and name == "head.weight")]
     assert not unset, f"weight_map leaves out {unset}"
     return model.to(device).eval().requires_grad_(False)
+
+
+class _NoInitialisation(TorchFunctionMode):
+    """Leaves new parameters as they are. Drawing them without memory imports PyTorch's compiler: a second at each start."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))
 
 
 def save_model(

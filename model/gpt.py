@@ -48,18 +48,18 @@ class GPT(nn.Module):
         self.norm = make_norm(config)
         # A classifier's trunk has no language-model head: its checkpoint carries none.
         self.head = None if config.labels else nn.Linear(config.d_model, config.vocab_size, bias=False)
-        self.tie_and_tabulate()
-        self.reset_parameters()
-
-    def tie_and_tabulate(self) -> None:
-        """Share the head's weight with the embedding, and (re)make the rotary tables: what follows from the config and
-        so is in no checkpoint. Called again after weights were assigned to a model that was built without memory."""
-        if self.head is not None and self.config.tie_embeddings:
-            self.head.weight = self.token_embedding.weight
-        if self.position_embedding is None:
-            cos, sin = rope_table(self.config)
+        self.tie_embeddings()
+        if not gpt2:
+            cos, sin = rope_table(config)
+            # Not persistent: they follow from the config, and published checkpoints don't carry them.
             self.register_buffer("rope_cos", cos, persistent=False)
             self.register_buffer("rope_sin", sin, persistent=False)
+        self.reset_parameters()
+
+    def tie_embeddings(self) -> None:
+        """Make the head's weight the embedding's, where the config says so; again after either was replaced."""
+        if self.head is not None and self.config.tie_embeddings:
+            self.head.weight = self.token_embedding.weight
 
     def reset_parameters(self) -> None:
         """GPT-2's initialisation: normal(0, initializer_range), the two projections into the residual stream of each

@@ -66,16 +66,17 @@ def make_mlp(config: ModelConfig) -> nn.Module:
 
 
 def rope_table(config: ModelConfig) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of every position, each [context_length, K] in float32 (Su et al., 2021).
+    """Cosines and sines of every position, each [context_length, K] float32 on the CPU (Su et al., 2021).
 
     Frequency i turns by theta^(-2i/K) a position; both halves of a head carry the same frequencies, the layout of the
     published Llama weights.
     """
-    half = torch.arange(0, config.head_dim, 2, dtype=torch.int64).float() / config.head_dim
+    # On the CPU whatever the default device: a model built without memory still needs them.
+    half = torch.arange(0, config.head_dim, 2, dtype=torch.int64, device="cpu").float() / config.head_dim
     frequency = 1.0 / (config.rope_theta**half)  # [K/2]
     if config.rope_scaling is not None:
         frequency = _scale_frequencies(frequency, config.rope_scaling)
-    angle = torch.outer(torch.arange(config.context_length).float(), frequency)  # [context, K/2]
+    angle = torch.outer(torch.arange(config.context_length, device="cpu").float(), frequency)  # [context, K/2]
     angle = torch.cat((angle, angle), dim=-1)  # [context, K]
     return angle.cos(), angle.sin()
 
