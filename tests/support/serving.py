@@ -1,6 +1,5 @@
 """Real servers for tests: `serve` in a process of its own, on a free port."""
 
-import json
 import os
 import re
 import signal
@@ -18,27 +17,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# What the command line does with a server, without the command line.
-_SERVE = """
-import json, sys
-from app.main import serve
-from app.settings import load_settings
-from model.errors import HomegrownError
-try:
-    sys.exit(serve(load_settings(json.loads(sys.argv[1]))))
-except HomegrownError as error:
-    print(f"homegrown: {error}", file=sys.stderr)
-    sys.exit(1)
-"""
-
 
 class Server:
-    """`serve` in a process of its own."""
+    """`homegrown serve` in a process of its own."""
 
     def __init__(self, settings: dict[str, Any], env: dict[str, str] | None = None) -> None:
         self.settings = {"port": 0, "threads": 1, **settings}
         environment = {**os.environ, "PYTHONPATH": str(ROOT), **(env or {})}
-        command = [sys.executable, "-c", _SERVE, json.dumps(self.settings)]
+        command = [sys.executable, "-m", "cli", "serve", *_flags(self.settings)]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
         self.lines: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -104,6 +90,18 @@ class Server:
         assert self.process.stderr is not None
         self.process.stderr.close()
         return code
+
+
+def _flags(settings: dict[str, Any]) -> list[str]:
+    """Settings as command-line flags."""
+    flags: list[str] = []
+    for name, value in settings.items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            flags.append(f"--{flag}" if value else f"--no-{flag}")
+        elif value is not None:
+            flags += [f"--{flag}", str(value)]
+    return flags
 
 
 def wait_for(check: Callable[[], Any], within: float = 60.0, *, what: str) -> Any:
