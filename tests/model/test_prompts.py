@@ -139,7 +139,12 @@ def test_benign_texts_give_transformers_ids(pair, contents: list[str], name: str
     messages = [{"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(contents)]
     options = {"add_generation_prompt": not go_on, "continue_final_message": go_on}
     template = PromptTemplate(TEMPLATES[name], tokens=CONFIG)
-    text, ids = _theirs(theirs, TEMPLATES[name], messages, **options)
+    try:
+        text, ids = _theirs(theirs, TEMPLATES[name], messages, **options)
+    except ValueError:  # the template changes the last message (as JSON), so that it can't be continued
+        with pytest.raises(PromptError, match="can't be continued"):
+            template.render(messages, **options)
+        return
     assert template.render(messages, **options) == text
     if len([n for n in ids if ours.is_special(n)]) == len(_special_of(ours, template, len(messages), options)):
         assert template.encode(messages, ours, **options) == ids
@@ -169,6 +174,8 @@ def test_no_text_becomes_a_special_token(pair, contents: list[str], name: str, g
     messages = [{"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(contents)]
     options = {"add_generation_prompt": not go_on, "continue_final_message": go_on}
     template = PromptTemplate(TEMPLATES[name], tokens=CONFIG)
+    if go_on and "tojson" in name and "\n" in contents[-1]:
+        return  # written as JSON, the message is changed, and can't be continued
     ids = template.encode(messages, ours, **options)
     assert [token for token in ids if ours.is_special(token)] == _special_of(ours, template, len(messages), options)
     assert ours.decode(ids) == template.render(messages, **options)  # and not a character is lost
