@@ -22,35 +22,43 @@ class _Order:
     backoff: np.ndarray
 
 
-class KneserNey:
-    """An n-gram model of `tokens` [n] integers below `vocab_size`."""
+class NgramCounts:
+    """What the n-gram models of `tokens` [n] (integers below `vocab_size`) are made from, up to length `order`."""
 
     def __init__(self, tokens: np.ndarray, order: int, vocab_size: int) -> None:
         self.vocab_size = vocab_size
         tokens = tokens.astype(np.int64)
         ids = np.zeros(len(tokens) + 1, np.int64)  # ids[i]: the number of the (n-1)-gram that ends before token i
-        keys: list[np.ndarray] = []
-        raw: list[np.ndarray] = []  # how often each n-gram occurs
-        suffix: list[
-            np.ndarray
-        ] = []  # each n-gram's last n-1 tokens, as a number among the (n-1)-grams; none for n = 1
         previous = ids  # number of the (n-1)-gram that starts at each token
+        self.keys: list[np.ndarray] = []
+        self.occurrences: list[np.ndarray] = []  # how often each n-gram occurs
+        self.predecessors: list[
+            np.ndarray
+        ] = []  # how many different tokens stand before each n-gram (not of the longest)
         for n in range(1, order + 1):
             # Token i with the n-1 before it; the first n-1 tokens of the stream have no full n-gram.
             key = ids[n - 1 : len(tokens)] * vocab_size + tokens[n - 1 :]
             unique, first, inverse, count = np.unique(key, return_index=True, return_inverse=True, return_counts=True)
-            keys.append(unique)
-            raw.append(count)
             if n > 1:
-                suffix.append(previous[first + 1])
+                suffix = previous[first + 1]  # each n-gram's last n-1 tokens, as a number among the (n-1)-grams
+                self.predecessors.append(np.bincount(suffix, minlength=len(self.keys[-1])))
+            self.keys.append(unique)
+            self.occurrences.append(count)
             previous = inverse
             ids = np.concatenate([np.zeros(n, np.int64), inverse])
+
+
+class KneserNey:
+    """The n-gram model of length `order`, at most that of the counts."""
+
+    def __init__(self, counts: NgramCounts, order: int) -> None:
+        self.vocab_size = counts.vocab_size
         self.orders: list[_Order] = []
         for n in range(1, order + 1):
             # Below the highest order a count is of the different tokens seen before the n-gram, not of its occurrences.
-            counts = raw[n - 1] if n == order else np.bincount(suffix[n - 1], minlength=len(keys[n - 1]))
-            contexts = 1 if n == 1 else len(keys[n - 2])
-            self.orders.append(_smooth(keys[n - 1], counts, vocab_size, contexts))
+            seen = counts.occurrences[n - 1] if n == order else counts.predecessors[n - 1]
+            contexts = 1 if n == 1 else len(counts.keys[n - 2])
+            self.orders.append(_smooth(counts.keys[n - 1], seen, self.vocab_size, contexts))
 
     def score(self, tokens: np.ndarray) -> Score:
         """Score tokens[1:], each predicted from up to order - 1 tokens before it."""
@@ -90,8 +98,8 @@ def baselines(
     train: np.ndarray, evaluation: np.ndarray, vocab_size: int, n_bytes: int, order: int = 5
 ) -> list[dict[str, float]]:
     """Loss and bits per byte of 1- to `order`-gram models of `train` on `evaluation` (whose text is `n_bytes` long)."""
-    rows = []
+    counts, rows = NgramCounts(train, order, vocab_size), []
     for n in range(1, order + 1):
-        score = KneserNey(train, n, vocab_size).score(evaluation)
+        score = KneserNey(counts, n).score(evaluation)
         rows.append({"order": n, "loss": score.loss, "bits_per_byte": score.nats / math.log(2) / n_bytes})
     return rows
