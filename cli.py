@@ -106,20 +106,23 @@ def _toml(value: object) -> str:
     "--top-p", type=float, default=0.95, show_default=True, help="Keep the likeliest tokens that reach this share."
 )
 @click.option("--seed", type=int, default=None, help="The same seed gives the same text.")
+@click.option(
+    "--chat", is_flag=True, help="Put PROMPT as a user's message into the model's chat template, and answer it."
+)
 def generate(
-    prompt: str, model: str | None, max_tokens: int, temperature: float, top_p: float, seed: int | None
+    prompt: str, model: str | None, max_tokens: int, temperature: float, top_p: float, seed: int | None, chat: bool
 ) -> None:
     """Continue PROMPT without a server, printing as it goes.
 
     \b
     homegrown generate "Once upon a time" --seed 1
     """
-    from model.hub import resolve_model
-
     from app.settings import Settings
     from model.checkpoint import load_model
     from model.generate import generate as run
     from model.gpt import GPT
+    from model.hub import resolve_model
+    from model.prompts import PromptTemplate
     from model.sampling_params import SamplingParams
     from model.tokenizer import IncrementalDecoder, Tokenizer
 
@@ -128,11 +131,12 @@ def generate(
     loaded, tokenizer = load_model(directory), Tokenizer.from_directory(directory)
     if not isinstance(loaded, GPT):
         raise HomegrownError(f"{directory}: is a classifier; it has no language-model head to generate with")
-    ids = tokenizer.encode(prompt)
-    if not ids or tokenizer.add_bos:
-        ids = [tokenizer.bos_token_id or tokenizer.eos_token_id or 0, *ids]
+    if chat:
+        ids = PromptTemplate.from_directory(directory).encode([{"role": "user", "content": prompt}], tokenizer)
+    else:
+        ids = tokenizer.encode_prompt(prompt)
+        click.echo(prompt, nl=False)
     decoder = IncrementalDecoder(tokenizer)
-    click.echo(prompt, nl=False)
     room = min(max_tokens, max(1, loaded.config.context_length - len(ids)))
     for token in run(loaded, ids, params, room):
         click.echo(decoder.push(token), nl=False)
@@ -217,9 +221,17 @@ def import_(file: Path, directory: Path, force: bool) -> None:
     \b
     homegrown import SmolLM2-135M-Instruct.Q4_1.gguf models/smollm2
     """
+    from tqdm import tqdm
+
     from model.gguf_import import import_gguf
 
-    import_gguf(file, directory, overwrite=force)
+    with tqdm(desc="importing", unit=" tensors", disable=None) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        import_gguf(file, directory, overwrite=force, progress=show)
     click.echo(f"{directory}\nserve it: homegrown serve --model {directory}")
 
 

@@ -10,7 +10,7 @@ from app.http.middleware import Gate
 from app.schemas.common import SamplingFields
 from app.settings import Settings
 from model.architectures import read_config
-from model.errors import ConfigError
+from model.errors import ConfigError, TokenizerError
 
 # Longer texts are tokenised on a thread: the event loop must go on serving everybody else.
 _LONG_TEXT = 4096
@@ -49,21 +49,12 @@ class Service:
         )
 
     async def encode_prompt(self, text: str) -> list[int]:
-        """Token ids of a raw prompt, BOS in front where the tokenizer wants one; never empty."""
-        tokenizer = self.engine.tokenizer
-        if len(text) > _LONG_TEXT:
-            ids = await asyncio.to_thread(tokenizer.encode, text, allow_special=True)
-        else:
-            ids = tokenizer.encode(text, allow_special=True)
-        begin = tokenizer.bos_token_id
-        if tokenizer.add_bos and begin is not None and ids[:1] != [begin]:
-            ids.insert(0, begin)
-        if not ids:  # an empty text begins where the texts of the training data began
-            begin = tokenizer.eos_token_id if begin is None else begin
-            if begin is None:
-                raise ApiError(400, "prompt: must not be empty for this model.", param="prompt", code="invalid_value")
-            ids = [begin]
-        return ids
+        """Token ids of a raw prompt; never empty. ApiError 400 for an empty text that this model can't begin with."""
+        encode = self.engine.tokenizer.encode_prompt
+        try:
+            return await asyncio.to_thread(encode, text) if len(text) > _LONG_TEXT else encode(text)
+        except TokenizerError as error:
+            raise ApiError(400, f"prompt: {error}", param="prompt", code="invalid_value") from None
 
     async def generate(
         self, prompt: str, fields: SamplingFields, *, max_tokens: int | None, default_tokens: int, logprobs: int | None

@@ -34,8 +34,7 @@ def load_model(
     """
     directory = Path(directory)
     config = read_config(directory)
-    with torch.device("meta"), _NoInitialisation():  # no memory and no random numbers for what is about to be replaced
-        model = SequenceClassifier(config) if config.labels else GPT(config)
+    model = empty_model(config)
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     state: dict[str, Tensor] = {}
     with _open_weights(directory) as (read, names):
@@ -53,6 +52,12 @@ def load_model(
     unset = [name for name in missing if not (config.tie_embeddings and name == "head.weight")]
     assert not unset, f"weight_map leaves out {unset}"
     return model.to(device).eval().requires_grad_(False)
+
+
+def empty_model(config: ModelConfig) -> GPT | SequenceClassifier:
+    """A model of that shape without memory or random numbers (PyTorch's "meta" tensors): to be filled, or for its shapes."""
+    with torch.device("meta"), _NoInitialisation():
+        return SequenceClassifier(config) if config.labels else GPT(config)
 
 
 class _NoInitialisation(TorchFunctionMode):

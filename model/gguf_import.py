@@ -20,13 +20,12 @@ import torch
 from torch import Tensor
 
 from model.architectures import config_from_hf, weight_map
-from model.checkpoint import save_state
+from model.checkpoint import empty_model, save_state
 from model.config import ModelConfig
 from model.errors import CheckpointError, ConfigError, TokenizerError
 from model.files import file_sha256, staged_directory
 from model.gguf_file import GgufFile
 from model.gguf_tokenizer import end_ids, read_tokenizer
-from model.gpt import GPT
 from model.prompts import PromptError, PromptTemplate
 
 _LAYERS = {
@@ -212,8 +211,7 @@ class _Source:
 
 def _sources(file: GgufFile, config: ModelConfig) -> dict[str, _Source]:
     """Published name -> source, for every tensor of the model. CheckpointError unless the file has exactly those."""
-    with torch.device("meta"):
-        shapes = {name: tuple(tensor.shape) for name, tensor in GPT(config).state_dict().items()}
+    shapes = {name: tuple(tensor.shape) for name, tensor in empty_model(config).state_dict().items()}
     sources: dict[str, _Source] = {}
     for ours, weights in weight_map(config).items():
         rows = weights.rows or shapes[ours][:1]

@@ -179,6 +179,22 @@ class Tokenizer:
             ids += [part] if isinstance(part, int) else self.encode(part.translate(undo))
         return ids
 
+    def encode_prompt(self, text: str) -> list[int]:
+        """Token ids of a raw prompt to continue: special tokens written in it count as such, BOS stands in front where the
+        tokenizer wants it, and an empty text begins where the texts of the training data began. TokenizerError for an
+        empty text when there is neither a BOS nor an end-of-text token."""
+        ids = self.encode(text, allow_special=True)
+        if self.add_bos and self.bos_token_id is not None and ids[:1] != [self.bos_token_id]:
+            ids.insert(0, self.bos_token_id)
+        if not ids:
+            begin = self.eos_token_id if self.bos_token_id is None else self.bos_token_id
+            if begin is None:
+                raise TokenizerError(
+                    "the prompt is empty, and this model has no token that begins a text; give some text"
+                )
+            ids = [begin]
+        return ids
+
     def encode_batch(self, texts: Sequence[str], *, threads: int = 1) -> list[list[int]]:
         """`encode` of each text. Threads help, since tiktoken works outside Python's lock."""
         if threads <= 1:

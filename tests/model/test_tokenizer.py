@@ -309,3 +309,10 @@ def test_importing_stays_light():
     loaded = _modules_after("import model.tokenizer, model.prompts")
     assert not loaded & (heavy | {"tiktoken", "regex", "jinja2"})
     assert not _modules_after("from model.tokenizer import Tokenizer; Tokenizer.gpt2().encode('x')") & heavy
+
+
+def test_a_raw_prompt_is_never_empty_and_its_special_tokens_count():
+    tokenizer = Tokenizer.gpt2()
+    assert tokenizer.encode_prompt("") == [50256]
+    assert tokenizer.encode_prompt("a<|endoftext|>b") == [64, 50256, 65]
+    assert tokenizer.encode_prompt("Hello") == tokenizer.encode("Hello")
