@@ -1,5 +1,8 @@
 """Keys and values of past positions, preallocated in fixed slots: [layer, slot, kv_head, position, head_dim]."""
 
+import math
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,8 +36,8 @@ class KVCache:
         shape = (config.n_layer, n_slots, config.n_kv_head, self.context, config.head_dim)
         # Zeros, not empty memory: a masked position must hold a finite number, since 0 x NaN is NaN in the weighted
         # sum.
-        self.keys = torch.zeros(shape, dtype=dtype, device=device)
-        self.values = torch.zeros(shape, dtype=dtype, device=device)
+        self.keys = _zeros(shape, dtype, torch.device(device))
+        self.values = _zeros(shape, dtype, torch.device(device))
 
     @property
     def nbytes(self) -> int:
@@ -56,3 +59,11 @@ class KVCache:
         """Copy the first `length` positions of slot `source` into slot `target`."""
         self.keys[:, target, :, :length] = self.keys[:, source, :, :length]
         self.values[:, target, :, :length] = self.values[:, source, :, :length]
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A tensor of zeros. On a CPU its pages are the system's own untouched ones (calloc, which numpy uses and torch
+    doesn't), so a slot takes memory only as far as it is written."""
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    return torch.from_numpy(np.zeros(math.prod(shape) * dtype.itemsize, np.uint8)).view(dtype).view(shape)
