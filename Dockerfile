@@ -8,8 +8,8 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONDONTWRITEBYTECODE=1
 
 # What changes least comes first: PyTorch, then the other libraries, then the code.
 RUN case "$COMPUTE" in \
-      cpu) python -m pip install --retries 2 --extra-index-url https://download.pytorch.org/whl/cpu "$TORCH" ;; \
-      cuda) python -m pip install "$TORCH" ;; \
+      cpu) python -m pip install --no-deps --retries 1 --extra-index-url https://download.pytorch.org/whl/cpu "$TORCH" ;; \
+      cuda) python -m pip install --no-deps "$TORCH" ;; \
       *) echo "COMPUTE must be cpu or cuda, not $COMPUTE" >&2; exit 1 ;; \
     esac
 WORKDIR /srv/homegrown
