@@ -117,6 +117,7 @@ def generate(
     \b
     homegrown generate "Once upon a time" --seed 1
     """
+    from app.engine.output import StopMatcher
     from app.settings import Settings
     from model.checkpoint import load_model
     from model.generate import generate as run
@@ -131,16 +132,19 @@ def generate(
     loaded, tokenizer = load_model(directory), Tokenizer.from_directory(directory)
     if not isinstance(loaded, GPT):
         raise HomegrownError(f"{directory}: is a classifier; it has no language-model head to generate with")
+    template = PromptTemplate.from_directory(directory)
     if chat:
-        ids = PromptTemplate.from_directory(directory).encode([{"role": "user", "content": prompt}], tokenizer)
+        ids = template.encode([{"role": "user", "content": prompt}], tokenizer)
     else:
         ids = tokenizer.encode_prompt(prompt)
         click.echo(prompt, nl=False)
-    decoder = IncrementalDecoder(tokenizer)
+    decoder, stops = IncrementalDecoder(tokenizer), StopMatcher(template.stops if chat else ())
     room = min(max_tokens, max(1, loaded.config.context_length - len(ids)))
     for token in run(loaded, ids, params, room):
-        click.echo(decoder.push(token), nl=False)
-    click.echo(decoder.flush())
+        click.echo(stops.push(decoder.push(token)), nl=False)
+        if stops.matched:
+            break
+    click.echo("" if stops.matched else stops.push(decoder.flush()) + stops.flush())
 
 
 @commands.command()

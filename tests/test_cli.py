@@ -104,3 +104,11 @@ def test_generate_prints_text_and_a_seed_repeats_it(tiny_llama_dir: Path) -> Non
     assert all(run.returncode == 0 for run in runs), runs
     assert all(run.stdout.startswith("Once upon") for run in runs)
     assert runs[0].stdout == runs[1].stdout != runs[2].stdout
+
+
+def test_a_chat_answer_of_a_base_model_ends_before_the_next_turn() -> None:
+    """The plain template is a transcript: what would begin the user's next line ends the answer, and isn't shown."""
+    done = homegrown("generate", "Where is the dog?", "--chat", "--seed", "3", "--max-tokens", "60")
+    assert done.returncode == 0
+    assert done.stdout.strip()
+    assert not any(f"\n\n{role}:" in done.stdout for role in ("User", "System", "Assistant"))
