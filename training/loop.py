@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TextIO
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
+from model.files import write_whole
 from model.gpt import GPT
 from training.data.loader import IGNORE, Batch
 from training.errors import TrainingError
@@ -87,7 +88,9 @@ def train_step(
     TrainingError, before any weight changes, when loss or gradient is not finite.
     """
     n_valid = int((batch.targets != IGNORE).sum())
-    if n_valid == 0:
+    if n_valid == 0:  # it still counts as a step: a run over such data must end
+        state.counters.step += 1
+        state.counters.samples += len(batch.tokens)
         return Metrics(0.0, 0.0, lr_factor, 0)
     state.model.train()
     total = 0.0
@@ -130,6 +133,7 @@ def run(
     `evaluate` returns the validation loss in nats a token; `save` keeps the state.
     """
     counters = state.counters
+    _forget_after(counters.step, log)
     last = time.monotonic()
     with log.open("a", encoding="utf-8") as file, tqdm(unit=" tok", unit_scale=True, disable=None) as bar:
         while (progress := schedule.progress(counters.step, counters.seconds)) < 1.0:
@@ -158,6 +162,20 @@ def run(
     save()
 
 
-def _write(file, step: int, tokens: int, values: dict[str, float]) -> None:
+def _forget_after(step: int, log: Path) -> None:
+    """Take out of the log what a killed run wrote after its last saved state (the last line perhaps half): it is done again."""
+    if not log.is_file():
+        return
+    kept = []
+    for line in log.read_text("utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except ValueError:
+            break
+    write_whole(log, lambda part: part.write_text("".join(kept), "utf-8"))
+
+
+def _write(file: TextIO, step: int, tokens: int, values: dict[str, float]) -> None:
     file.write(json.dumps({"step": step, "tokens_seen": tokens, **values}) + "\n")
     file.flush()

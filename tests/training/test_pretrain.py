@@ -78,17 +78,18 @@ def straight(inputs: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
     return out
 
 
-def losses(run: Path) -> dict[int, float]:
+def losses(run: Path) -> list[tuple[int, float]]:
+    """Step and loss of every line of the log: each step once, however often the run was killed."""
     rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    return {row["step"]: row["loss"] for row in rows if "loss" in row}
+    return [(row["step"], row["loss"]) for row in rows if "loss" in row]
 
 
 def test_it_learned_and_transformers_loads_the_result(straight: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     log = losses(straight)
-    assert sorted(log) == list(range(1, 31))
-    assert log[30] < 0.6 * log[1]
+    assert [step for step, _ in log] == list(range(1, 31))
+    assert log[-1][1] < 0.6 * log[0][1]
     model, tokenizer = load_model(straight / "model"), Tokenizer.from_directory(straight / "model")
     assert {t.dtype for t in load_file(straight / "model" / "model.safetensors").values()} == {torch.bfloat16}
     text = "The fox saw a red"
