@@ -131,6 +131,9 @@ def _fetch(repository: str, commit: str, files: Sequence[str], stage: Path) -> N
         url = hf_hub_url(repository, name, revision=commit)
         with _explained(repository, commit), part.open("ab") as file:
             facts = get_hf_file_metadata(url)
+            if facts.size is not None and file.tell() > facts.size:
+                file.seek(0)
+                file.truncate()  # it is no part of this file
             http_get(
                 url,
                 file,

@@ -235,6 +235,27 @@ def test_a_killed_pull_goes_on_where_it_was(hub: Hub, tmp_path: Path) -> None:
     assert (models / "openai-community" / "gpt2" / "model.safetensors").read_bytes() == original.read_bytes()
 
 
+def test_a_part_that_is_no_part_is_fetched_anew(hub: Hub, tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    stage = models / "openai-community" / f".gpt2.{COMMIT}.part"
+    stage.mkdir(parents=True)
+    original = hub.repositories["openai-community/gpt2"] / "model.safetensors"
+    part = stage / "model.safetensors.part"
+    part.write_bytes(b"x" * (original.stat().st_size + 1))
+    assert pull(models, "gpt2", endpoint=hub.url).returncode == 0
+    assert (models / "openai-community" / "gpt2" / "model.safetensors").read_bytes() == original.read_bytes()
+
+
+def test_a_damaged_part_is_noticed_by_its_hash(hub: Hub, tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    stage = models / "openai-community" / f".gpt2.{COMMIT}.part"
+    stage.mkdir(parents=True)
+    (stage / "model.safetensors.part").write_bytes(b"x" * 1000)
+    assert "model.safetensors arrived damaged" in refused(pull(models, "gpt2", endpoint=hub.url))
+    assert not (models / "openai-community" / "gpt2").exists()
+    assert pull(models, "gpt2", endpoint=hub.url).returncode == 0
+
+
 @pytest.mark.parametrize(("arguments", "said"), [
     (("someone/pickled",), "no safetensors weights; pickle files can run code"),
     (("someone/foreign",), "model_type 'mamba' is not supported"),

@@ -1,5 +1,6 @@
 """Train a byte-level BPE tokenizer on a corpus (library `tokenizers`)."""
 
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -25,7 +26,10 @@ def train_bpe(documents: Iterable[str], vocab_size: int, path: Path) -> None:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)  # type: ignore[assignment]
     tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size, special_tokens=[END_OF_TEXT], initial_alphabet=alphabet, show_progress=False
+        vocab_size=vocab_size,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=alphabet,
+        show_progress=sys.stderr.isatty(),
     )
     tokenizer.train_from_iterator(documents, trainer)
     path.parent.mkdir(parents=True, exist_ok=True)
