@@ -4,9 +4,7 @@ import json
 import logging
 import sys
 import time
-from typing import Literal
 
-LogFormat = Literal["text", "json"]
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "taskName", "color_message"}
 
 

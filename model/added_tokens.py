@@ -62,6 +62,7 @@ class _Finder:
         self._pattern = re.compile("|".join(map(re.escape, longest_first)))
 
     def split(self, text: str, *, allow_special: bool) -> Iterator[str | int]:
+        """The ids of the tokens found and the text between them, in order; special ones only when allowed."""
         done = 0
         if self._tokens and (allow_special or not self._only_special):
             for match in self._pattern.finditer(text):

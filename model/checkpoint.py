@@ -14,10 +14,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from model.architectures import Weights, config_to_hf, read_config, read_json, weight_map
+from model.architectures import Weights, config_to_hf, read_config, weight_map
 from model.config import ModelConfig
 from model.errors import CheckpointError
-from model.files import INDEX, WEIGHTS, write_json, write_whole
+from model.files import INDEX, WEIGHTS, read_json, write_json, write_whole
 from model.gpt import GPT, SequenceClassifier
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")

@@ -10,9 +10,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from model.errors import CheckpointError
+from model.errors import CheckpointError, HomegrownError
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+def read_json(path: Path, error: type[HomegrownError] = CheckpointError) -> dict[str, Any]:
+    """A JSON object from a file. Raises `error`, naming the file, when it is missing or is no JSON object."""
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise error(f"{path}: no such file; a model directory needs it") from None
+    except OSError as problem:
+        raise error(f"{path}: can't be read: {problem.strerror or problem}") from None
+    except ValueError as problem:
+        raise error(f"{path}: not JSON, so damaged or cut short; get the file again ({problem})") from None
+    if not isinstance(content, dict):
+        raise error(f"{path}: expected a JSON object, found a {type(content).__name__}; get the file again")
+    return content
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 from model.added_tokens import AddedToken
 from model.bpe import recover_merges, spell_bytes
 from model.errors import TokenizerError
-from model.tokenizer_json import build, load_json
+from model.files import read_json
+from model.tokenizer_json import build
 
 END_OF_TEXT = "<|endoftext|>"
 PATH = Path(__file__).parent / "vocab" / "gpt2.tiktoken"  # its source and licence: the README.md beside it
@@ -44,7 +45,7 @@ def to_json(tokens: Sequence[bytes]) -> bytes:
 
 def from_vocab_and_merges(directory: Path) -> dict[str, Any]:
     """`vocab.json` and `merges.txt`, the older pair of files -> the content of a tokenizer.json."""
-    vocab = load_json(directory / "vocab.json")
+    vocab = read_json(directory / "vocab.json", TokenizerError)
     path = directory / "merges.txt"
     try:
         lines = path.read_text(encoding="utf-8").split("\n")

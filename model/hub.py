@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from model.architectures import config_from_hf, read_json
+from model.architectures import config_from_hf
 from model.errors import CheckpointError, ConfigError
-from model.files import INDEX, WEIGHTS, file_sha256, write_json
+from model.files import INDEX, WEIGHTS, file_sha256, read_json, write_json
 
 ALIASES = {
     "gpt2": "openai-community/gpt2",
@@ -65,7 +65,7 @@ def pull(name: str, *, revision: str | None = None, offline: bool = False) -> Pa
     if not _REPOSITORY.fullmatch(repository):
         raise CheckpointError(f"{name!r} is no Hub id like owner/name, nor one of {', '.join(ALIASES)}")
     target = _place(repository)
-    have = read_json(target / RECORD)["revision"] if (target / RECORD).is_file() else None
+    have = read_json(target / RECORD).get("revision") if (target / RECORD).is_file() else None
     if offline or constants.HF_HUB_OFFLINE:
         if have is None:
             raise CheckpointError(f"{repository} was not pulled before, and offline mode forbids to fetch it")

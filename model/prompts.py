@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Self
 
 from model.disguise import Disguise
 from model.errors import HomegrownError, TokenizerError
+from model.files import read_json
 from model.tokenizer import Tokenizer
-from model.tokenizer_json import load_json
 
 if TYPE_CHECKING:
     from model.template_sandbox import SandboxedTemplate
@@ -91,7 +91,7 @@ class PromptTemplate:
         the plain one."""
         directory = Path(directory)
         path = directory / "tokenizer_config.json"
-        config = load_json(path) if path.is_file() else {}
+        config = read_json(path, TokenizerError) if path.is_file() else {}
         tokens = {name: text for name in _TOKEN_NAMES if (text := _token_text(config.get(name))) is not None}
         if (directory / CHAT_TEMPLATE_FILE).is_file():
             text, source = _read_text(directory / CHAT_TEMPLATE_FILE), directory / CHAT_TEMPLATE_FILE

@@ -115,7 +115,8 @@ def _draw(logits: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
         # Keep the fewest tokens that reach top_p: those before which less than top_p has been gathered.
         before = weights.cumsum(dim=-1) - weights
         total = weights.sum(dim=-1, keepdim=True)
-        keep = (before < column([p.top_p for p in params]).double() * total) | (column([p.top_p for p in params]) >= 1)
+        top_p = column([p.top_p for p in params])
+        keep = (before < top_p.double() * total) | (top_p >= 1)
         weights = weights.where(keep, 0.0)
     # One uniform number per row through the inverse of the cumulative distribution.
     points = torch.tensor(

@@ -16,9 +16,10 @@ from model import gpt2_vocabulary
 from model.added_tokens import AddedToken, AddedTokens
 from model.bpe import BytePairEncoder, reachable_tokens
 from model.errors import TokenizerError
+from model.files import read_json
 from model.gpt2_vocabulary import END_OF_TEXT
 from model.pretokenizers import ByteLevel, PreTokenizer
-from model.tokenizer_json import load_json, parse
+from model.tokenizer_json import parse
 
 
 class Tokenizer:
@@ -91,7 +92,7 @@ class Tokenizer:
     def from_file(cls, path: Path | str) -> Self:
         """A byte-level `tokenizer.json` by itself. It doesn't name an end-of-text token: `<|endoftext|>` is taken when
         there is one. TokenizerError names the file and field that can't be used."""
-        data = load_json(Path(path))
+        data = read_json(Path(path), TokenizerError)
         content = {entry.get("content") for entry in data.get("added_tokens") or [] if isinstance(entry, dict)}
         config = {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT} if END_OF_TEXT in content else {}
         return cls.from_json(data, config, source=str(path))
@@ -137,7 +138,7 @@ class Tokenizer:
         directory = Path(directory)
         model = _json_or_empty(directory / "config.json")
         if (directory / "tokenizer.json").is_file():
-            source, data = directory / "tokenizer.json", load_json(directory / "tokenizer.json")
+            source, data = directory / "tokenizer.json", read_json(directory / "tokenizer.json", TokenizerError)
         elif (directory / "vocab.json").is_file() and (directory / "merges.txt").is_file():
             source, data = directory / "vocab.json", gpt2_vocabulary.from_vocab_and_merges(directory)
         elif model.get("model_type") == "gpt2" and model.get("vocab_size") == gpt2_vocabulary.SIZE:
@@ -259,7 +260,7 @@ class IncrementalDecoder:
 
 
 def _json_or_empty(path: Path) -> dict[str, Any]:
-    return load_json(path) if path.is_file() else {}
+    return read_json(path, TokenizerError) if path.is_file() else {}
 
 
 def _named_token(config: Mapping[str, Any], field: str, ids: Mapping[bytes, int], source: str) -> int | None:

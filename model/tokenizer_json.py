@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from model.added_tokens import AddedToken
 from model.bpe import unspell_bytes
-from model.errors import TokenizerError
 from model.normalizers import Normalizer
 from model.pretokenizers import ByteLevel, PreTokenizer
 from model.tokenizer_fields import Reader, read_normalizer, read_stages
@@ -35,19 +32,6 @@ class TokenizerParts:
     fuse_unk: bool
     ignore_merges: bool
     leading: str | None
-
-
-def load_json(path: Path) -> dict[str, Any]:
-    """A JSON object. TokenizerError when the file can't be read as one."""
-    try:
-        data = json.loads(path.read_bytes())
-    except OSError as error:
-        raise TokenizerError(f"{path}: can't be read: {error.strerror or error}") from None
-    except ValueError as error:
-        raise TokenizerError(f"{path}: not JSON, so damaged or cut short; get the file again ({error})") from None
-    if not isinstance(data, dict):
-        raise TokenizerError(f"{path}: expected a JSON object, found a {type(data).__name__}; get the file again")
-    return data
 
 
 def parse(data: Mapping[str, Any], source: str) -> TokenizerParts:

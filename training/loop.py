@@ -148,7 +148,6 @@ def run(
                 _write(file, counters.step, counters.tokens, {**asdict(metrics), "tokens_per_second": round(rate)})
             if counters.step % settings.eval_every == 0:
                 loss = evaluate()
-                counters.best_loss = min(counters.best_loss, loss)
                 _write(
                     file, counters.step, counters.tokens, {"validation_loss": loss, "seconds": round(counters.seconds)}
                 )

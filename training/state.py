@@ -1,4 +1,4 @@
-"""Everything a run needs to go on as if it had never stopped; saved whole or not at all; the last few and the best are kept.
+"""Everything a run needs to go on as if it had never stopped; saved whole or not at all; the last few are kept.
 
 A saved state is a directory `step-00001200`: `state.json` (counters), `weights.safetensors`, `optimizer.safetensors`, and
 `manifest.json` with the hash of each, checked when it is read. No pickle.
@@ -13,9 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from model.architectures import read_json
 from model.errors import CheckpointError
-from model.files import file_sha256, staged_directory, write_json
+from model.files import file_sha256, read_json, staged_directory, write_json
 from training.errors import TrainingError
 
 _FILES = ("state.json", "weights.safetensors", "optimizer.safetensors")
@@ -29,7 +28,6 @@ class Counters:
     samples: int = 0
     tokens: int = 0
     seconds: float = 0.0
-    best_loss: float = float("inf")
 
 
 @dataclass

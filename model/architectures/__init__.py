@@ -1,7 +1,6 @@
 """Published layouts <-> ours: `config.json` and weight names of each architecture. Free of torch, and nothing else
 here."""
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -11,8 +10,9 @@ from model.architectures import gpt2, llama
 from model.architectures.fields import Weights
 from model.config import ModelConfig
 from model.errors import CheckpointError, ConfigError
+from model.files import read_json
 
-__all__ = ["Weights", "config_from_hf", "config_to_hf", "read_config", "read_json", "weight_map"]
+__all__ = ["Weights", "config_from_hf", "config_to_hf", "read_config", "weight_map"]
 
 _ARCHITECTURES: dict[str, ModuleType] = {"gpt2": gpt2, "llama": llama}
 
@@ -62,19 +62,6 @@ def weight_map(config: ModelConfig) -> dict[str, Weights]:
     if not config.labels:
         return names
     return {f"trunk.{ours}": theirs for ours, theirs in names.items()} | {"score.weight": Weights(("score.weight",))}
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file. CheckpointError names the file when it is missing or is no JSON object."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file; a model directory needs it") from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: not readable as JSON ({error}); get the file again") from None
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: expected a JSON object, not {type(content).__name__}")
-    return content
 
 
 def read_config(directory: Path) -> ModelConfig:

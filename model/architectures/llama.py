@@ -41,7 +41,7 @@ def _rope(fields: dict[str, Any]) -> tuple[float, RopeScaling | None]:
     rope = fields.get("rope_parameters") or fields.get("rope_scaling") or {}
     if not isinstance(rope, dict):
         raise ConfigError(f"rope_scaling must be an object, not {rope!r}")
-    theta = take(fields | {k: v for k, v in rope.items() if k == "rope_theta"}, "rope_theta", float, 10_000.0)
+    theta = take({**fields, **rope}, "rope_theta", float, 10_000.0)
     kind = rope.get("rope_type") or rope.get("type") or "default"
     if kind == "default":
         return theta, None
