@@ -16,11 +16,9 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 def read_json(path: Path, error: type[HomegrownError] = CheckpointError) -> dict[str, Any]:
-    """A JSON object from a file. Raises `error`, naming the file, when it is missing or is no JSON object."""
+    """A JSON object from a file. Raises `error`, naming the file, when it can't be read or is no JSON object."""
     try:
         content = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise error(f"{path}: no such file; a model directory needs it") from None
     except OSError as problem:
         raise error(f"{path}: can't be read: {problem.strerror or problem}") from None
     except ValueError as problem:

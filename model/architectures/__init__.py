@@ -73,6 +73,8 @@ def read_config(directory: Path) -> ModelConfig:
     path = Path(directory) / "config.json"
     if not Path(directory).is_dir():
         raise CheckpointError(f"{directory}: no such model directory")
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; a model directory needs it")
     fields, generation = read_json(path), Path(directory) / "generation_config.json"
     if generation.is_file():
         eos = read_json(generation).get("eos_token_id")

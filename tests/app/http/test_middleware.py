@@ -4,6 +4,7 @@ from pathlib import Path
 import httpx
 import pytest
 from fastapi.routing import iter_route_contexts
+from serving import wait_for
 
 from app.engine.client import EngineClient
 from app.engine.messages import EngineSpec
@@ -103,6 +104,8 @@ def test_an_ill_formed_request_id_is_replaced(client, given):
 def test_requests_are_logged_but_prompts_are_not(server, client):
     client.post("/generate", json={"prompt": "my secret", "max_tokens": 1}, headers={"x-request-id": "find-me"})
     client.get("/nope%0A%1B[31mfake?token=hidden", headers={"x-request-id": "hostile"})
+    # A line is written when its answer is out, so it may come a moment after it.
+    wait_for(lambda: "find-me" in server.log and "hostile" in server.log, 10, what="both lines of the log")
     line = next(line for line in server.lines if "find-me" in line)
     assert "POST '/generate'" in line
     assert "status=200" in line
