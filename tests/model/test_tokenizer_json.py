@@ -4,6 +4,7 @@ import itertools
 import json
 import random
 import unicodedata
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -249,12 +250,27 @@ NORMALIZERS = {
 }
 
 
+@cache
+def _newer_marks() -> str:
+    """Combining marks that are newer than the library's tables: it doesn't put them in order, as the standard library does."""
+    nfd = normalizers.NFD().normalize_str
+    found = []
+    for char in map(chr, range(0x300, 0x3000)):
+        around = (f"a\u0301{char}\u0316b", f"a{char}\u0301\u0316", f"a\u0327\u0301{char}", f"a\u3099{char}\u0301")
+        if unicodedata.combining(char) and any(nfd(text) != unicodedata.normalize("NFD", text) for text in around):
+            found.append(char)
+    assert len(found) < 100  # few, or the comparison below would say nothing
+    return "".join(found)
+
+
 @pytest.mark.parametrize("name", NORMALIZERS)
 def test_normalizers(name: str):
     reference = _trained(PRETOKENIZERS["gpt2"], normalizer=NORMALIZERS[name])
     ours = _ours(reference)
     # The library's tables are of another Unicode version, mostly for characters that are new or compatibility forms.
-    alphabet = st.characters(max_codepoint=0x2FFF, exclude_categories=("Cs", "Cn", "Co", "Lo"))
+    alphabet = st.characters(
+        max_codepoint=0x2FFF, exclude_categories=("Cs", "Cn", "Co", "Lo"), exclude_characters=_newer_marks()
+    )
 
     @settings(max_examples=150, deadline=None)
     @given(text=st.text(alphabet, max_size=40) | st.text("aAeEÉé\u0301\u0316ﬁ²ΣİK \n<|end|>", max_size=60))
