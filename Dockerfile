@@ -19,7 +19,7 @@ RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))
 COPY . .
 # Editable: the code stays beside checkpoints/, where the bundled models are looked for.
 RUN python -m pip install --no-deps --editable . \
-    && python -m compileall -q model training app cli.py \
+    && python -m compileall -q model training app cli \
     && useradd --uid 10001 --create-home --shell /usr/sbin/nologin homegrown \
     && install -d -o homegrown -g homegrown /models
 

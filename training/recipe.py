@@ -1,97 +1,94 @@
-"""A recipe: everything that fixes a pretraining run, read from TOML. Its sections are the classes below."""
+"""A recipe: everything that fixes a run, read from TOML. Its sections are the classes below; each task's own are beside it."""
 
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from model.errors import ConfigError
-from training.optim import OptimizerName
+from training.optim import OptimizerName, Shape
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """A table of a recipe: unknown keys are refused, and nothing changes once it is read."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class DataSettings(_Section):
-    """What is read: `corpus` files or directories (usually given on the command line). `tokenizer`: a tokenizer.json
-    to use; without it one of `vocab_size` tokens is trained on the corpus."""
+class Recipe(Section):
+    """A whole recipe: a task's settings, read from a file, single values given on the command line winning."""
 
-    corpus: list[str] = []
-    tokenizer: str | None = None
-    vocab_size: int = Field(default=4096, ge=257)
-    validation_fraction: float = Field(default=0.02, gt=0, lt=1)
-    about: str = ""  # a line on source and licence, for the model card
+    @classmethod
+    def from_toml(cls, path: Path | None, overrides: Mapping[str, Any] | None = None) -> Self:
+        """Read a recipe (`path` None: the defaults); `overrides` (section -> field -> value, or field -> value) win; a value
+        of None overrides nothing. ConfigError names file and field."""
+        where, content = path or "settings", {}
+        if path is not None:
+            try:
+                content = tomllib.loads(path.read_text("utf-8"))
+            except (OSError, ValueError) as error:
+                raise ConfigError(f"{path}: not readable as TOML ({error})") from None
+        for name, value in (overrides or {}).items():
+            if isinstance(value, Mapping):
+                table = content.setdefault(name, {})
+                if isinstance(table, dict):
+                    table.update({key: item for key, item in value.items() if item is not None})
+            elif value is not None:
+                content[name] = value
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ConfigError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
-class ModelSettings(_Section):
-    """A preset and what differs from it; the vocabulary's size always follows the tokenizer."""
+class OptimSettings(Section):
+    """The optimiser and its schedule. `matrix_lr` is Muon's, for the blocks' matrices; `lr` AdamW's, for the rest or for all.
+    `schedule`: wsd is flat, then falls over the last `cooldown` of the run; cosine falls from the warm-up's end. Both end at
+    `floor` of the peak."""
 
-    preset: str = "homegrown-4m"
-    changes: dict[str, int | float] = {}
-
-
-class OptimSettings(_Section):
-    """The optimiser and its schedule. `matrix_lr` is Muon's; `batch_tokens` the tokens of one update."""
-
-    optimizer: OptimizerName = "muon"
+    optimizer: OptimizerName = "adamw"
     lr: float = Field(default=3e-3, gt=0)
     matrix_lr: float = Field(default=0.02, gt=0)
     weight_decay: float = Field(default=0.1, ge=0)
     beta2: float = Field(default=0.95, gt=0, lt=1)
     clip: float = Field(default=1.0, gt=0)
-    batch_tokens: int = Field(default=16384, ge=1)
     warmup_steps: int = Field(default=100, ge=0)
+    schedule: Shape = "wsd"
     cooldown: float = Field(default=0.4, gt=0, le=1)
     floor: float = Field(default=0.05, ge=0, le=1)
 
 
-class RunSection(_Section):
-    """How long and how. The run ends at `minutes` or `steps`, whichever comes first."""
+class RunSection(Section):
+    """How long and how. The run ends at `minutes`, `steps` or `epochs`, whichever comes first.
+
+    `micro_batch`: rows computed at a time, for memory; `checkpointing` computes each layer's activations twice to hold fewer:
+    neither changes the result. `parallel`: what `torchrun` with several processes does. `keep`: newest saved states kept, beside
+    the best. `sample_every`: text samples on the way (0: none). `tensorboard` writes event files beside the log.
+    """
 
     seed: int = 0
     minutes: float | None = Field(default=None, gt=0)
     steps: int | None = Field(default=None, ge=1)
+    epochs: float | None = Field(default=None, gt=0)
     micro_batch: int = Field(default=16, ge=1)
     bf16: bool = True
     compile: bool = True
+    checkpointing: bool = False
+    parallel: Literal["ddp", "fsdp"] = "ddp"
     threads: int | None = Field(default=None, ge=1)
-    device: str = "cpu"
+    device: str = "auto"
     log_every: int = Field(default=10, ge=1)
     eval_every: int = Field(default=250, ge=1)
-    eval_tokens: int = Field(default=100_000, ge=1)
     save_every: int = Field(default=250, ge=1)
+    sample_every: int = Field(default=0, ge=0)
     keep: int = Field(default=2, ge=1)
+    tensorboard: bool = True
 
     @model_validator(mode="after")
-    def _has_an_end(self) -> "RunSection":
-        if self.minutes is None and self.steps is None:
-            raise ValueError("give minutes or steps, so that the run ends")
+    def _has_an_end(self) -> Self:
+        if self.minutes is None and self.steps is None and self.epochs is None:
+            raise ValueError("give minutes, steps or epochs, so that the run ends")
         return self
-
-
-class PretrainSettings(_Section):
-    """A whole recipe."""
-
-    name: str = "homegrown"
-    data: DataSettings = DataSettings()
-    model: ModelSettings = ModelSettings()
-    optim: OptimSettings = OptimSettings()
-    run: RunSection
-
-    @classmethod
-    def from_toml(cls, path: Path, overrides: Mapping[str, Mapping[str, Any]] | None = None) -> "PretrainSettings":
-        """Read a recipe; `overrides` (section -> field -> value) win. ConfigError names file and field."""
-        try:
-            content = tomllib.loads(path.read_text("utf-8"))
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{path}: not readable as TOML ({error})") from None
-        for section, fields in (overrides or {}).items():
-            content.setdefault(section, {}).update(fields)
-        try:
-            return cls.model_validate(content)
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise ConfigError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None

@@ -1,0 +1,61 @@
+"""The command `homegrown`. A command's module is imported when the command is asked for, so that `--help` answers at once."""
+
+import importlib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+
+from model.errors import HomegrownError
+
+# command -> (module, name in it, the line that `homegrown --help` shows)
+COMMANDS = {
+    "serve": ("cli.serve", "serve", "Serve a model over HTTP."),
+    "generate": ("cli.generate", "generate", "Continue a prompt without a server."),
+    "pretrain": ("cli.pretrain", "pretrain", "Train a language model from scratch, or go on with one."),
+    "tokenizer": ("cli.pretrain", "tokenizer", "Train a tokenizer."),
+    "pull": ("cli.weights", "pull", "Fetch open weights from the Hugging Face Hub."),
+    "import": ("cli.weights", "import_", "Turn a GGUF file into a model directory."),
+}
+
+
+def main() -> None:
+    """Entry point of the console script: a mistake that a person can mend is one line, and exit code 1."""
+    try:
+        commands()
+    except (HomegrownError, OSError) as error:  # OSError: a directory that can't be made, a full disk
+        click.echo(f"homegrown: {error}", err=True)
+        sys.exit(1)
+
+
+class _LazyGroup(click.Group):
+    """Knows its commands by name and imports one when it runs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        module, name, _ = COMMANDS[cmd_name]
+        return getattr(importlib.import_module(module), name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, _, line) in COMMANDS.items()])
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="homegrown", prog_name="homegrown")
+def commands() -> None:
+    """A GPT you train, own and serve."""
+
+
+@contextmanager
+def needs(extra: str) -> Iterator[None]:
+    """A library of an extra that isn't installed is named together with what installs it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise HomegrownError(f"{error.name} is not installed; run: pip install 'homegrown[{extra}]'") from None
