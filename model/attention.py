@@ -34,6 +34,25 @@ class CachedRows:
         return cls(cache, slots, positions, length, visible, causal=False)
 
 
+@dataclass(frozen=True)
+class Packed:
+    """Rows that hold several documents each, which must not see one another (training, without a cache)."""
+
+    positions: Tensor  # [B, T] int64, from 0 in each document
+    mask: Tensor  # [B, 1, T, T] bool, True = visible
+
+    @classmethod
+    def locate(cls, documents: Tensor) -> "Packed":
+        """`documents` [B, T] int64: the number of the document each token lies in, never falling within a row."""
+        index = torch.arange(documents.shape[1], device=documents.device)
+        begins = torch.ones_like(documents, dtype=torch.bool)
+        begins[:, 1:] = documents[:, 1:] != documents[:, :-1]
+        starts = torch.where(begins, index, 0).cummax(1).values  # [B, T]: where the token's document begins
+        # A key is of the query's own document exactly when it doesn't lie before that document's begin.
+        mask = (index <= index[:, None]) & (index >= starts[:, :, None])  # [B, T, T]
+        return cls(index - starts, mask[:, None])
+
+
 class Attention(nn.Module):
     """Multi-head self-attention; with fewer key/value heads than query heads each serves a group of them."""
 
@@ -48,9 +67,9 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, config.d_model, bias=config.attention_bias)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor] | None, rows: CachedRows | None) -> Tensor:
-        """x [B, T, D] -> [B, T, D]. `rope`: cos, sin [B or 1, 1, T, K] of the tokens' positions. `rows`: None without
-        a cache."""
+    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor] | None, rows: CachedRows | Packed | None) -> Tensor:
+        """x [B, T, D] -> [B, T, D]. `rope`: cos, sin [B or 1, 1, T, K] of the tokens' positions. `rows`: None for
+        plain causal attention within each row."""
         batch, n_new, _ = x.shape
         sizes = (self.n_head, self.n_kv_head, self.n_kv_head)
         heads = self.qkv(x).view(batch, n_new, sum(sizes), self.head_dim).transpose(1, 2)  # [B, H+2G, T, K]
@@ -58,7 +77,9 @@ class Attention(nn.Module):
         if rope is not None:
             q, k = apply_rope(q, *rope), apply_rope(k, *rope)
         mask, causal = None, True
-        if rows is not None:
+        if isinstance(rows, Packed):
+            mask, causal = rows.mask, False
+        elif rows is not None:
             rows.cache.write(self.layer, rows.slots, rows.positions, k, v)
             mask, causal = rows.mask, rows.causal
             if not causal:

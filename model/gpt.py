@@ -7,8 +7,9 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from model.attention import Attention, CachedRows
+from model.attention import Attention, CachedRows, Packed
 from model.config import ModelConfig
 from model.errors import ConfigError, ContextLengthError
 from model.kv_cache import KVCache
@@ -25,7 +26,7 @@ class Block(nn.Module):
         self.mlp_norm = make_norm(config)
         self.mlp = make_mlp(config)
 
-    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor] | None, rows: CachedRows | None) -> Tensor:
+    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor] | None, rows: CachedRows | Packed | None) -> Tensor:
         """[B, T, D] -> [B, T, D]."""
         x = x + self.attention(self.attention_norm(x), rope, rows)
         return x + self.mlp(self.mlp_norm(x))
@@ -40,6 +41,7 @@ class GPT(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.checkpointing = False  # training: compute each layer again in the backward pass, and hold less
         self.token_embedding = nn.Embedding(config.vocab_size, config.d_model)
         gpt2 = config.architecture == "gpt2"
         self.position_embedding = nn.Embedding(config.context_length, config.d_model) if gpt2 else None
@@ -80,8 +82,12 @@ class GPT(nn.Module):
         slots: Tensor | None = None,
         starts: Tensor | None = None,
         kv_len: int | None = None,
+        documents: Tensor | None = None,
     ) -> Tensor:
         """The final norm's output, [B, T, D], for tokens [B, T] int64.
+
+        `documents` [B, T] int64, without a cache: the number of the document each token lies in, never falling within a
+        row. Tokens then see their own document alone, and positions begin at 0 in each.
 
         With a cache, row b continues slot slots[b] [B] int64, which already holds starts[b] tokens: keys and values
         are written behind them and attention sees both. `kv_len` is max(starts) + T; giving it saves a wait for the
@@ -92,6 +98,9 @@ class GPT(nn.Module):
         if cache is None:
             self._check_length(n_new, self.config.context_length)
             positions = torch.arange(n_new, device=tokens.device)[None]  # [1, T]
+            if documents is not None:
+                rows = Packed.locate(documents)
+                positions = rows.positions  # [B, T]
         else:
             slots = torch.arange(batch, device=tokens.device) if slots is None else slots
             starts = torch.zeros(batch, dtype=torch.long, device=tokens.device) if starts is None else starts
@@ -107,7 +116,10 @@ class GPT(nn.Module):
             rope = self.rope_cos[positions][:, None], self.rope_sin[positions][:, None]  # each [B or 1, 1, T, K]
         x = self.dropout(x)
         for block in self.blocks:
-            x = block(x, rope, rows)
+            if self.checkpointing and self.training:
+                x = checkpoint(block, x, rope, rows, use_reentrant=False)
+            else:
+                x = block(x, rope, rows)
         return self.norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -1,77 +1,84 @@
-"""The one training loop: train_step(state, batch) -> metrics, and the run around it."""
+"""The one training loop: train_step(state, batch) -> metrics, and the run around it.
 
-import json
+Every task and every number of processes takes this path; they differ in data and objective.
+"""
+
 import math
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Protocol, TextIO
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
-from tqdm import tqdm
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
-from model.files import write_whole
-from model.gpt import GPT
-from training.data.loader import IGNORE, Batch
+from training.data.batch import Batch, Source
+from training.distributed import World, gradient_sync, whole_model
 from training.errors import TrainingError
 from training.optim import Schedule, set_learning_rates, trainable
-from training.state import TrainState
+from training.state import Counters, TrainState
 
-LossFunction = Callable[[Batch], Tensor]  # a micro-batch -> the sum of its tokens' losses, float32 scalar
-
-
-class Source(Protocol):
-    """Where batches come from: a pure function of the cursor."""
-
-    def batch(self, cursor: int, rows: int) -> Batch:
-        """Samples `cursor` to `cursor` + `rows` - 1."""
-        ...
+ALONE = World(0, 1, torch.device("cpu"))
 
 
 @dataclass(frozen=True)
 class StepSettings:
-    """How one update is made. `micro_batch`: rows computed at a time, for memory; it does not change the result."""
+    """How one update is made. `micro_batch`: rows computed at a time, for memory; it does not change the result. `seed`: of
+    random draws (dropout), which are a function of it, the step and the process alone."""
 
     micro_batch: int
     clip: float
+    seed: int = 0
 
 
 @dataclass(frozen=True)
 class RunSettings:
-    """How often a run does what."""
+    """How often a run does what; `sample_every` 0: never."""
 
     batch_rows: int
-    log_every: int
     eval_every: int
     save_every: int
+    sample_every: int = 0
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """What one update saw: mean loss over its valid tokens (nats), gradient norm before clipping, learning-rate
-    factor."""
+    """What one update saw, over all processes: mean loss (nats) over the batch's weight, gradient norm before clipping,
+    learning-rate factor, the weight (valid tokens, class weights, pairs), tokens computed with."""
 
     loss: float
     grad_norm: float
     lr_factor: float
+    weight: float
     tokens: int
 
 
-def language_model_loss(model: GPT, *, bf16: bool, compiled: bool) -> LossFunction:
-    """The summed cross-entropy of next tokens; `bf16` computes the products in bfloat16, weights and loss in
-    float32."""
+class Recording(Protocol):
+    """What the loop tells of its progress; training.progress.Recorder is one."""
 
-    def loss_sum(tokens: Tensor, targets: Tensor) -> Tensor:
-        with torch.autocast(tokens.device.type, torch.bfloat16, enabled=bf16):
-            logits = model(tokens)
-        return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORE, reduction="sum")
+    def update(self, metrics: Metrics, counters: Counters, progress: float, seconds: float) -> None:
+        """After each update, which took `seconds`."""
+        ...
 
-    function = torch.compile(loss_sum) if compiled and can_compile() else loss_sum
-    return lambda batch: function(batch.tokens, batch.targets)
+    def validation(self, values: dict[str, float], counters: Counters) -> None:
+        """After each evaluation."""
+        ...
+
+    def sample(self, text: str, counters: Counters) -> None:
+        """A text sample of the model as it is."""
+        ...
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What a run does on the way. `evaluate` gives at least "validation_loss" (nats); `save` keeps the state; `samples` are
+    texts of the model. All processes call all of them."""
+
+    evaluate: Callable[[], dict[str, float]]
+    save: Callable[[], None]
+    samples: Callable[[], list[str]] | None = None
 
 
 def can_compile() -> bool:
@@ -80,101 +87,111 @@ def can_compile() -> bool:
 
 
 def train_step(
-    state: TrainState, batch: Batch, loss_function: LossFunction, settings: StepSettings, lr_factor: float
+    state: TrainState,
+    batch: Batch,
+    module: nn.Module,
+    settings: StepSettings,
+    lr_factor: float = 1.0,
+    world: World = ALONE,
 ) -> Metrics:
-    """One update from one batch, cut into micro-batches: the loss is the sum over valid tokens divided by their
-    number, so the cut changes nothing. A batch without a valid token updates nothing.
+    """One update from one batch, this process's share of it, cut into micro-batches.
 
-    TrainingError, before any weight changes, when loss or gradient is not finite.
+    `module` is the objective (training.objectives), plain, compiled or wrapped: a micro-batch's tensors -> the sum of its losses.
+    The gradient is of the sum over all micro-batches and processes divided by the sum of their weights, so the cut changes
+    nothing. A batch whose weight is 0 updates nothing. TrainingError, before any weight changes, when loss or gradient is not
+    finite.
     """
-    n_valid = int((batch.targets != IGNORE).sum())
-    if n_valid == 0:  # it still counts as a step: a run over such data must end
-        state.counters.step += 1
-        state.counters.samples += len(batch.tokens)
-        return Metrics(0.0, 0.0, lr_factor, 0)
-    state.model.train()
-    total = 0.0
-    for micro in batch.micro_batches(settings.micro_batch):
-        loss = loss_function(micro) / n_valid
-        loss.backward()
-        total += loss.item()
-    norm = float(torch.nn.utils.clip_grad_norm_(trainable(state.model), settings.clip))
-    if not (math.isfinite(total) and math.isfinite(norm)):
+    weight, n_tokens, rows = world.sum(batch.weight, batch.n_tokens, len(batch))
+    counters = state.counters
+    if weight == 0:  # it still counts as a step: a run over such data must end
+        counters.step += 1
+        counters.samples += int(rows)
+        return Metrics(0.0, 0.0, lr_factor, 0.0, int(n_tokens))
+    torch.manual_seed((settings.seed * 1_000_003 + counters.step) * world.size + world.rank)
+    module.train()
+    total = _backward(batch, module, settings.micro_batch, world, weight)
+    norm = torch.nn.utils.clip_grad_norm_(trainable(state.model), settings.clip)
+    grad_norm = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+    (loss,) = world.sum(float(total))
+    if not (math.isfinite(loss) and math.isfinite(grad_norm)):
         for optimizer in state.optimizers:
             optimizer.zero_grad(set_to_none=True)
         raise TrainingError(
-            f"step {state.counters.step}: loss {total}, gradient norm {norm}; the weights were not changed. Resume from the "
+            f"step {counters.step}: loss {loss}, gradient norm {grad_norm}; the weights were not changed. Resume from the "
             "last saved state with a lower learning rate, or look at the data of this step"
         )
     set_learning_rates(state.optimizers, lr_factor)
     for optimizer in state.optimizers:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    state.counters.step += 1
-    state.counters.samples += len(batch.tokens)
-    state.counters.tokens += n_valid
-    return Metrics(total, norm, lr_factor, n_valid)
+    counters.step += 1
+    counters.samples += int(rows)
+    counters.tokens += int(n_tokens)
+    return Metrics(loss, grad_norm, lr_factor, weight, int(n_tokens))
+
+
+def _backward(batch: Batch, module: nn.Module, micro_batch: int, world: World, weight: float) -> Tensor:
+    """Add the batch's gradients up; this process's share of the mean loss, on the device."""
+    total = torch.zeros((), dtype=torch.float64, device=world.device)
+    for start in range(0, len(batch), micro_batch):
+        micro = batch.rows(start, start + micro_batch).to(world.device)
+        with gradient_sync(module, start + micro_batch >= len(batch)):
+            loss = module(**micro.tensors()) / weight
+            (loss * world.size).backward()  # gradients of several processes are averaged, not added
+        total += loss.detach()
+    return total
 
 
 def run(
     state: TrainState,
     source: Source,
-    loss_function: LossFunction,
+    module: nn.Module,
     schedule: Schedule,
     step_settings: StepSettings,
     settings: RunSettings,
-    *,
-    log: Path,
-    evaluate: Callable[[], float],
-    save: Callable[[], object],
+    hooks: Hooks,
+    recorder: Recording,
+    world: World = ALONE,
 ) -> None:
-    """Update until the schedule's end; evaluate, save and write `log` (JSON lines) on the way, and at the end.
+    """Update until the schedule's end; evaluate, sample and save on the way, and evaluate and save at the end.
 
-    `evaluate` returns the validation loss in nats a token; `save` keeps the state.
+    The state with the lowest validation loss is always among the saved ones. Time spent on evaluation counts as the run's: a
+    run of N minutes ends after N minutes.
     """
     counters = state.counters
-    _forget_after(counters.step, log)
     last = time.monotonic()
-    with log.open("a", encoding="utf-8") as file, tqdm(unit=" tok", unit_scale=True, disable=None) as bar:
-        while (progress := schedule.progress(counters.step, counters.seconds)) < 1.0:
-            factor = schedule.factor(counters.step, counters.seconds)
-            batch = source.batch(counters.samples, settings.batch_rows)
-            metrics = train_step(state, batch, loss_function, step_settings, factor)
-            now = time.monotonic()
-            rate = metrics.tokens / (now - last)
-            bar.update(metrics.tokens)
-            bar.set_postfix_str(f"step {counters.step} loss {metrics.loss:.3f} {progress:.0%} done")
-            if counters.step % settings.log_every == 0:
-                _write(file, counters.step, counters.tokens, {**asdict(metrics), "tokens_per_second": round(rate)})
-            if counters.step % settings.eval_every == 0:
-                loss = evaluate()
-                _write(
-                    file, counters.step, counters.tokens, {"validation_loss": loss, "seconds": round(counters.seconds)}
-                )
-                bar.write(f"step {counters.step}: {counters.tokens:,} tokens, validation loss {loss:.4f}")
-            # Evaluation counts as time of the run: a run of N minutes ends after N minutes.
-            now = time.monotonic()
-            counters.seconds += now - last
-            last = now
-            if counters.step % settings.save_every == 0:
-                save()
-    save()
+    saved_at = counters.step
+    while (progress := schedule.progress(counters.step, counters.seconds)) < 1.0:
+        factor = schedule.factor(counters.step, counters.seconds)
+        begun = time.monotonic()
+        batch = source.batch(*world.share(counters.samples, settings.batch_rows))
+        metrics = train_step(state, batch, module, step_settings, factor, world)
+        recorder.update(metrics, counters, progress, time.monotonic() - begun)
+        last = _pass_time(counters, last, world)
+        ended = schedule.progress(counters.step, counters.seconds) >= 1.0
+        if settings.sample_every and hooks.samples and (ended or counters.step % settings.sample_every == 0):
+            with whole_model(module):
+                for text in hooks.samples():
+                    recorder.sample(text, counters)
+        improved = False
+        if ended or counters.step % settings.eval_every == 0:
+            with whole_model(module):
+                values = hooks.evaluate()
+            improved = values["validation_loss"] < counters.best_loss
+            if improved:
+                counters.best_step, counters.best_loss = counters.step, values["validation_loss"]
+            recorder.validation(values, counters)
+        last = _pass_time(counters, last, world)
+        if improved or ended or counters.step % settings.save_every == 0:
+            hooks.save()
+            saved_at = counters.step
+    if saved_at != counters.step:  # resumed past the end, by a recipe made shorter
+        hooks.save()
 
 
-def _forget_after(step: int, log: Path) -> None:
-    """Take out of the log what a killed run wrote after its last saved state (the last line perhaps half): it is done again."""
-    if not log.is_file():
-        return
-    kept = []
-    for line in log.read_text("utf-8").splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except ValueError:
-            break
-    write_whole(log, lambda part: part.write_text("".join(kept), "utf-8"))
-
-
-def _write(file: TextIO, step: int, tokens: int, values: dict[str, float]) -> None:
-    file.write(json.dumps({"step": step, "tokens_seen": tokens, **values}) + "\n")
-    file.flush()
+def _pass_time(counters: Counters, last: float, world: World) -> float:
+    """Count the time since `last` as the main process saw it, so that all agree when the run ends; the time now."""
+    now = time.monotonic()
+    (passed,) = world.sum(now - last if world.is_main else 0.0)
+    counters.seconds += passed
+    return now

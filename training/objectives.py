@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from model.gpt import GPT, SequenceClassifier
 from training.data.batch import IGNORE
+from training.head import summed_cross_entropy
 
 
 class Objective(nn.Module):
@@ -33,7 +34,12 @@ class LanguageModelLoss(Objective):
 
     def forward(self, tokens: Tensor, targets: Tensor, documents: Tensor | None = None) -> Tensor:
         """Tensors as in TokenBatch -> the summed loss."""
-        return -token_logprobs(self, tokens, targets, documents).sum()
+        with self.autocast(tokens.device):
+            hidden = self.model.hidden_states(tokens, documents=documents)
+        assert self.model.head is not None
+        if self.bf16:
+            hidden = hidden.bfloat16()
+        return summed_cross_entropy(hidden, self.model.head.weight, targets)
 
 
 class ClassificationLoss(Objective):
@@ -72,18 +78,19 @@ class PreferenceLoss(Objective):
             torch.cat([chosen_tokens, rejected_tokens]),  # one forward for both
             torch.cat([chosen_targets, rejected_targets]),
         )
-        answers = token_logprobs(self, tokens, targets, None).sum(1)  # [2B]
+        answers = answer_logprobs(self, tokens, targets)  # [2B]
         chosen, rejected = answers.chunk(2)
         margin = (chosen - reference_chosen) - (rejected - reference_rejected)
         both = (chosen_targets != IGNORE).any(1) & (rejected_targets != IGNORE).any(1)
         return (-F.logsigmoid(self.beta * margin) * both).sum()
 
 
-def token_logprobs(objective: Objective, tokens: Tensor, targets: Tensor, documents: Tensor | None) -> Tensor:
-    """The log-probability of each target, [B, T] float32 (0 where it is IGNORE), under the objective's language model."""
+def answer_logprobs(objective: Objective, tokens: Tensor, targets: Tensor) -> Tensor:
+    """The log-probability of each row's valid targets together, [B] float32, under the objective's language model; tokens and
+    targets [B, T] int64 as in TokenBatch."""
     model = objective.model
     assert isinstance(model, GPT)
     with objective.autocast(tokens.device):
-        logits = model(tokens, documents=documents)
+        logits = model(tokens)
     losses = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORE, reduction="none")
-    return -losses.view(targets.shape)
+    return -losses.view(targets.shape).sum(1)

@@ -1,33 +1,37 @@
 """Parameter groups, optimisers and the learning-rate schedule."""
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import nn
 
-from model.gpt import GPT
-
 OptimizerName = Literal["adamw", "muon"]
+Shape = Literal["wsd", "cosine"]
 
 
 def make_optimizers(
-    model: GPT, name: OptimizerName, *, lr: float, matrix_lr: float, weight_decay: float, beta2: float
+    model: nn.Module, name: OptimizerName, *, lr: float, matrix_lr: float, weight_decay: float, beta2: float
 ) -> list[torch.optim.Optimizer]:
-    """AdamW for all parameters, or Muon for the blocks' matrices and AdamW for the rest (Jordan et al., 2024).
+    """AdamW for all trainable parameters, or Muon for the blocks' matrices and AdamW for the rest (Jordan et al., 2024).
 
     Decay is for matrices alone: gains, biases and embeddings get none. Each group remembers its peak rate as `peak_lr`.
     """
-    matrices = [p for p in model.blocks.parameters() if p.ndim == 2]
-    inside = {id(p) for p in matrices}
-    others = [p for p in model.parameters() if id(p) not in inside]
+    matrices, others = [], []
+    for key, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            (matrices if parameter.ndim == 2 and "blocks." in key else others).append(parameter)
+    optimizers: list[torch.optim.Optimizer] = []
     if name == "muon":
-        optimizers: list[torch.optim.Optimizer] = [
-            torch.optim.Muon(matrices, lr=matrix_lr, weight_decay=weight_decay, momentum=0.95, nesterov=True),
-            torch.optim.AdamW(others, lr=lr, betas=(0.9, beta2), weight_decay=0.0, fused=True),
-        ]
+        if matrices:
+            optimizers.append(torch.optim.Muon(matrices, lr=matrix_lr, weight_decay=weight_decay, momentum=0.95))
+        if others:
+            optimizers.append(torch.optim.AdamW(others, lr=lr, betas=(0.9, beta2), weight_decay=0.0, fused=True))
     else:
         groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+        groups = [group for group in groups if group["params"]]
         optimizers = [torch.optim.AdamW(groups, lr=lr, betas=(0.9, beta2), fused=True)]
     for optimizer in optimizers:
         for group in optimizer.param_groups:
@@ -37,14 +41,19 @@ def make_optimizers(
 
 @dataclass(frozen=True)
 class Schedule:
-    """Warm-up, stable, decay (Hu et al., 2024): linear up over `warmup` steps, flat, linear down to `floor` of the
-    peak over the last `cooldown` of the run. The run's end is a step count, a time, or whichever comes first."""
+    """The learning rate over a run: linear up over `warmup` steps, then by `shape`.
+
+    wsd: flat, then linear down to `floor` of the peak over the last `cooldown` of the run (Hu et al., 2024). cosine: half a
+    cosine from the peak to `floor` (Loshchilov and Hutter, 2017). The run's end is a step count, a time, or whichever comes
+    first.
+    """
 
     warmup: int
     cooldown: float
     floor: float
     max_steps: int | None
     max_seconds: float | None
+    shape: Shape = "wsd"
 
     def progress(self, step: int, seconds: float) -> float:
         """How much of the run is done, 0 to 1 and beyond."""
@@ -54,12 +63,15 @@ class Schedule:
 
     def factor(self, step: int, seconds: float) -> float:
         """The learning rate of update `step` (from 0) as a share of its peak."""
-        left = max(0.0, 1.0 - self.progress(step, seconds))
-        decay = 1.0 if left >= self.cooldown else self.floor + (1.0 - self.floor) * left / self.cooldown
-        return decay * min(1.0, (step + 1) / max(1, self.warmup))
+        done = min(1.0, self.progress(step, seconds))
+        if self.shape == "cosine":
+            share = 0.5 * (1.0 + math.cos(math.pi * done))
+        else:
+            share = min(1.0, (1.0 - done) / self.cooldown)
+        return (self.floor + (1.0 - self.floor) * share) * min(1.0, (step + 1) / max(1, self.warmup))
 
 
-def set_learning_rates(optimizers: list[torch.optim.Optimizer], factor: float) -> None:
+def set_learning_rates(optimizers: Iterable[torch.optim.Optimizer], factor: float) -> None:
     """Give every group `factor` of its peak rate."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:

@@ -5,9 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from model.errors import ConfigError
+from training.data.filters import FilterSettings
 from training.optim import OptimizerName, Shape
 
 
@@ -64,7 +66,8 @@ class OptimSettings(Section):
 class RunSection(Section):
     """How long and how. The run ends at `minutes`, `steps` or `epochs`, whichever comes first.
 
-    `micro_batch`: rows computed at a time, for memory; `checkpointing` computes each layer's activations twice to hold fewer:
+    `bf16`: products in bfloat16 with float32 weights; by default where the processor has instructions for it. `micro_batch`: rows
+    computed at a time, for memory; `checkpointing` computes each layer's activations twice to hold fewer:
     neither changes the result. `parallel`: what `torchrun` with several processes does. `keep`: newest saved states kept, beside
     the best. `sample_every`: text samples on the way (0: none). `tensorboard` writes event files beside the log.
     """
@@ -74,7 +77,7 @@ class RunSection(Section):
     steps: int | None = Field(default=None, ge=1)
     epochs: float | None = Field(default=None, gt=0)
     micro_batch: int = Field(default=16, ge=1)
-    bf16: bool = True
+    bf16: bool | None = None
     compile: bool = True
     checkpointing: bool = False
     parallel: Literal["ddp", "fsdp"] = "ddp"
@@ -92,3 +95,70 @@ class RunSection(Section):
         if self.minutes is None and self.steps is None and self.epochs is None:
             raise ValueError("give minutes, steps or epochs, so that the run ends")
         return self
+
+    @property
+    def precision_bf16(self) -> bool:
+        """Whether to compute in bfloat16: as asked, or where it is faster."""
+        if self.bf16 is not None:
+            return self.bf16
+        if self.device.startswith("cuda") or (self.device == "auto" and torch.cuda.is_available()):
+            return torch.cuda.is_bf16_supported(including_emulation=False)
+        known = getattr(torch.cpu, "get_capabilities", dict)()  # not in every version of PyTorch
+        return any(known.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+class DataSettings(Section):
+    """What is read: `corpus` files, directories or `hf:` names (usually given on the command line), the text of a row in
+    `field`. `tokenizer`: a tokenizer.json to use; without it one of `vocab_size` tokens is trained on the corpus.
+    `document_mask`: tokens see their own document alone, and positions begin anew in each. `general`: files of other text, to see
+    what training on this corpus does to it."""
+
+    corpus: list[str] = []
+    field: str = "text"
+    tokenizer: str | None = None
+    vocab_size: int = Field(default=4096, ge=257)
+    validation_fraction: float = Field(default=0.02, gt=0, lt=1)
+    filters: FilterSettings = FilterSettings()
+    document_mask: bool = True
+    general: list[str] = []
+    about: str = ""  # a line on source and licence, for the model card
+
+
+class ModelSettings(Section):
+    """A preset and what differs from it, its vocabulary following the tokenizer; or `start`, a bundled or pulled model's name or
+    a model directory to go on from, with its own tokenizer."""
+
+    preset: str = "homegrown-4m"
+    changes: dict[str, int | float] = {}
+    start: str | None = None
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        if self.start is not None and self.model_fields_set & {"preset", "changes"}:
+            raise ValueError("start brings its own shape; leave preset and changes out")
+        return self
+
+
+class PretrainOptim(OptimSettings):
+    """`batch_tokens`: tokens of one update, over all processes."""
+
+    optimizer: OptimizerName = "muon"
+    batch_tokens: int = Field(default=16384, ge=1)
+
+
+class PretrainRun(RunSection):
+    """`eval_tokens`: of the validation split, read at each evaluation (the whole of it at the end). `prompts`: what samples on the
+    way begin with."""
+
+    eval_tokens: int = Field(default=100_000, ge=1)
+    prompts: tuple[str, ...] = ("",)
+
+
+class PretrainSettings(Recipe):
+    """A whole pretraining recipe."""
+
+    name: str = "homegrown"
+    data: DataSettings = DataSettings()
+    model: ModelSettings = ModelSettings()
+    optim: PretrainOptim = PretrainOptim()
+    run: PretrainRun

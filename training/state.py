@@ -1,7 +1,8 @@
-"""Everything a run needs to go on as if it had never stopped; saved whole or not at all; the last few are kept.
+"""Everything a run needs to go on as if it had never stopped; saved whole or not at all.
 
-A saved state is a directory `step-00001200`: `state.json` (counters), `weights.safetensors`, `optimizer.safetensors`, and
-`manifest.json` with the hash of each, checked when it is read. No pickle.
+A saved state is a directory `step-00001200`: `state.json` (counters), `weights.safetensors` (the parameters in training),
+`optimizer.safetensors`, and `manifest.json` with the hash of each, checked when it is read. No pickle. Nothing else needs saving:
+batches are a function of the sample counter, the learning rate of step and seconds, and random draws (dropout) of seed and step.
 """
 
 import shutil
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from model.errors import CheckpointError
 from model.files import file_sha256, read_json, staged_directory, write_json
+from training.distributed import parted_like, whole
 from training.errors import TrainingError
 
 _FILES = ("state.json", "weights.safetensors", "optimizer.safetensors")
@@ -22,12 +24,15 @@ _FILES = ("state.json", "weights.safetensors", "optimizer.safetensors")
 
 @dataclass
 class Counters:
-    """Where a run is. `samples` is the data cursor; `seconds` the time spent training, over all resumptions."""
+    """Where a run is. `samples` is the data cursor, over all processes; `seconds` the time spent training, over all
+    resumptions; `best_step` and `best_loss` the lowest validation loss and where it was."""
 
     step: int = 0
     samples: int = 0
     tokens: int = 0
     seconds: float = 0.0
+    best_step: int = -1
+    best_loss: float = float("inf")
 
 
 @dataclass
@@ -39,21 +44,39 @@ class TrainState:
     counters: Counters = field(default_factory=Counters)
 
 
-def save(state: TrainState, directory: Path, *, fingerprint: dict[str, Any], keep: int) -> Path:
-    """Write the state beside the others under `directory`, then drop all but the newest `keep`.
+def save(state: TrainState, directory: Path, *, fingerprint: dict[str, Any], keep: int, write: bool = True) -> None:
+    """Write the state beside the others under `directory`, then drop all but the newest `keep` and the best.
 
-    `fingerprint` is what must be the same for a resumption (model shape, data, seed).
+    `fingerprint` is what must be the same for a resumption (model shape, data, seed). Every process takes part, in gathering
+    what is parted; those with `write` False write nothing. TrainingError when the disk won't take it: the states before it are
+    untouched.
     """
-    target = directory / f"step-{state.counters.step:08d}"
-    with staged_directory(target, overwrite=True) as stage:
-        write_json(stage / "state.json", {"counters": asdict(state.counters), "fingerprint": fingerprint})
-        save_file(_weights(state.model), stage / "weights.safetensors")
-        save_file(_optimizer_tensors(state), stage / "optimizer.safetensors")
-        write_json(stage / "manifest.json", {name: file_sha256(stage / name) for name in _FILES})
+    weights, optimizer = _weights(state.model), _optimizer_tensors(state)
+    if not write:
+        return
+    counters = state.counters
+    target = directory / state_name(counters.step)
+    content = asdict(counters) | {"best_loss": counters.best_loss if counters.best_step >= 0 else None}
+    try:
+        with staged_directory(target, overwrite=True) as stage:
+            write_json(stage / "state.json", {"counters": content, "fingerprint": fingerprint})
+            save_file(weights, stage / "weights.safetensors")
+            save_file(optimizer, stage / "optimizer.safetensors")
+            write_json(stage / "manifest.json", {name: file_sha256(stage / name) for name in _FILES})
+    except Exception as error:  # the library that writes tensors has errors of its own for a full disk
+        raise TrainingError(
+            f"{target}: the state of step {counters.step} could not be saved ({error}); the saved states before it are whole: "
+            "make room and resume"
+        ) from error
     half_written = directory.glob(f".{target.name[:5]}*")  # by a run that was killed while saving
-    for old in [*saved_states(directory)[:-keep], *half_written]:
-        shutil.rmtree(old)
-    return target
+    old = [path for path in saved_states(directory)[:-keep] if path.name != state_name(counters.best_step)]
+    for path in [*old, *half_written]:
+        shutil.rmtree(path)
+
+
+def state_name(step: int) -> str:
+    """The name of the saved state of a step."""
+    return f"step-{step:08d}"
 
 
 def saved_states(directory: Path) -> list[Path]:
@@ -64,38 +87,54 @@ def saved_states(directory: Path) -> list[Path]:
 def restore(state: TrainState, path: Path, *, fingerprint: dict[str, Any]) -> None:
     """Bring `state` to where the saved one at `path` is. CheckpointError when a file is damaged; TrainingError when the run
     it was saved by differs in what `fingerprint` holds."""
+    saved = _checked(path)
+    differ = [key for key in fingerprint if saved["fingerprint"].get(key) != fingerprint[key]]
+    if differ:
+        changes = "; ".join(f"{key} was {saved['fingerprint'].get(key)!r}, is {fingerprint[key]!r}" for key in differ)
+        raise TrainingError(f"{path} was saved by another run ({changes}); start anew in another directory")
+    load_weights(state.model, path)
+    tensors = load_file(path / "optimizer.safetensors")
+    for i, optimizer in enumerate(state.optimizers):
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        slots: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            which, parameter, key = name.split(".", 2)
+            if int(which) == i:
+                slots.setdefault(int(parameter), {})[key] = parted_like(tensor, parameters[int(parameter)])
+        optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
+    counters = saved["counters"]
+    counters["best_loss"] = float("inf") if counters.get("best_loss") is None else counters["best_loss"]
+    state.counters = Counters(**counters)
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Give `model` the trained parameters of the saved state at `path`."""
+    named = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, tensor in load_file(path / "weights.safetensors").items():
+            named[name].copy_(parted_like(tensor, named[name]))
+
+
+def _checked(path: Path) -> dict[str, Any]:
+    """The content of state.json, after every file was compared with its hash."""
     for name, digest in read_json(path / "manifest.json").items():
         if not (path / name).is_file() or file_sha256(path / name) != digest:
             raise CheckpointError(
                 f"{path / name}: damaged or missing; delete {path} to resume from the state before it"
             )
-    saved = read_json(path / "state.json")
-    differ = [key for key in fingerprint if saved["fingerprint"].get(key) != fingerprint[key]]
-    if differ:
-        changes = "; ".join(f"{key} was {saved['fingerprint'].get(key)!r}, is {fingerprint[key]!r}" for key in differ)
-        raise TrainingError(f"{path} was saved by another run ({changes}); start anew in another directory")
-    state.model.load_state_dict(load_file(path / "weights.safetensors"), strict=False)
-    tensors = load_file(path / "optimizer.safetensors")
-    torch.set_rng_state(tensors.pop("rng"))
-    for i, optimizer in enumerate(state.optimizers):
-        slots: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in tensors.items():
-            which, parameter, key = name.split(".", 2)
-            if int(which) == i:
-                slots.setdefault(int(parameter), {})[key] = tensor
-        optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
-    state.counters = Counters(**saved["counters"])
+    return read_json(path / "state.json")
 
 
 def _weights(model: nn.Module) -> dict[str, Tensor]:
-    """Each parameter once: named_parameters leaves out the second name of a tied one."""
-    return {name: p.detach().contiguous() for name, p in model.named_parameters()}
+    """Each trained parameter once, whole: named_parameters leaves out the second name of a tied one."""
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    return {name: whole(p.detach()).cpu().contiguous() for name, p in named}
 
 
 def _optimizer_tensors(state: TrainState) -> dict[str, Tensor]:
-    tensors = {"rng": torch.get_rng_state()}
+    tensors = {}
     for i, optimizer in enumerate(state.optimizers):
         for parameter, slots in optimizer.state_dict()["state"].items():
             for key, value in slots.items():
-                tensors[f"{i}.{parameter}.{key}"] = torch.as_tensor(value).contiguous()
+                tensors[f"{i}.{parameter}.{key}"] = whole(torch.as_tensor(value)).cpu().contiguous()
     return tensors

@@ -4,10 +4,10 @@ A batch's `weight` is what its summed loss is divided by (valid tokens, class we
 sums and the weights are added, so the cut changes nothing.
 """
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Protocol, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,10 +35,9 @@ class Batch:
     def __len__(self) -> int:
         return next(len(tensor) for tensor in self.tensors().values() if tensor is not None)
 
-    def micro_batches(self, rows: int) -> Iterator[Self]:
-        """The batch cut into pieces of at most `rows` rows."""
-        for start in range(0, len(self), rows):
-            yield type(self)(**{k: None if t is None else t[start : start + rows] for k, t in self.tensors().items()})
+    def rows(self, start: int, end: int) -> Self:
+        """Rows `start` to `end` - 1, as far as there are any."""
+        return type(self)(**{k: None if t is None else t[start:end] for k, t in self.tensors().items()})
 
     def to(self, device: torch.device | str) -> Self:
         """The same batch on a device."""
@@ -121,8 +120,6 @@ class Source(Protocol):
         ...
 
 
-def epoch_order(seed: int, epoch: int, n: int) -> "Sequence[int]":
+def epoch_order(seed: int, epoch: int, n: int) -> np.ndarray:
     """The order of `n` samples in an epoch, [n] int64: a pure function of (seed, epoch)."""
-    import numpy as np
-
     return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(n)
