@@ -283,7 +283,7 @@ def test_tensors_of_another_model_are_refused(bases: dict[str, Path], tmp_path: 
 
 def test_damaged_missing_and_pickled_files_are_refused(bases: dict[str, Path], tmp_path: Path) -> None:
     model = load_model(bases["gpt2"])
-    with pytest.raises(CheckpointError, match="adapter_config.json: no such file"):
+    with pytest.raises(CheckpointError, match=r"adapter_config\.json: no such file"):
         load_adapter(model, tmp_path)
     save_adapter(adapted(bases["gpt2"], rank=4), tmp_path, "gpt2")
     weights = tmp_path / "adapter_model.safetensors"
