@@ -25,10 +25,11 @@ class AddedToken:
 
 
 class AddedTokens:
-    """Cuts text at added tokens. Immutable."""
+    """Cuts text at added tokens. Immutable. `plain`: text without special tokens is left as it stands."""
 
     def __init__(self, tokens: Iterable[AddedToken], normalizer: Normalizer | None) -> None:
         tokens = tuple(tokens)
+        self.plain = normalizer is None and all(token.special for token in tokens)
         self._special = _Finder([(token.content, token) for token in tokens if token.special or not token.normalized])
         self._normalizer = normalizer
         self._raw = _Finder([(token.content, token) for token in tokens if not token.normalized])

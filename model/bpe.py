@@ -15,6 +15,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import numpy as np
     import tiktoken
 
     from model.pretokenizers import PreTokenizer
@@ -133,6 +134,7 @@ class BytePairEncoder:
         ignore_merges: bool = False,
     ) -> None:
         self._pretokenizer = pretokenizer
+        self.parts_words = pretokenizer.parts_words
         self._unk_id = unk_id
         self._fuse_unk = fuse_unk
         ids = [vocab[token] for token in merged]
@@ -157,8 +159,10 @@ class BytePairEncoder:
         end = 1 + max(ranks.values(), default=-1)
         missing = {bytes([byte]): end + byte for byte in self._missing}
         pattern = self._pretokenizer.pattern or r"(?s:.+)"
+        # Never made of text, since no call allows it. Without any, `encode_to_numpy` looks for one at every character.
+        never = {"<|endoftext|>": end + 256}
         return tiktoken.Encoding(
-            "homegrown", pat_str=pattern, mergeable_ranks={**ranks, **missing}, special_tokens={}
+            "homegrown", pat_str=pattern, mergeable_ranks={**ranks, **missing}, special_tokens=never
         )  # fmt: skip
 
     def _add_whole_pieces(self, vocab: Mapping[bytes, int], ranks: dict[bytes, int]) -> None:
@@ -182,6 +186,16 @@ class BytePairEncoder:
             if not self._missing or max(ranks, default=-1) < self._first_missing:
                 return self._to_ids(ranks)
         return [token for piece in self._pretokenizer.pieces(text) for token in self._encode_piece(piece)]
+
+    def encode_array(self, text: str) -> np.ndarray:
+        """`encode` as [n] uint32, which for the usual vocabularies needs no list of Python integers."""
+        import numpy as np
+
+        pattern, direct = self._pretokenizer.pattern, self._ids is None and not self._whole and not self._missing
+        if pattern is None or not direct or self._risky(text):
+            return np.array(self.encode(text), np.uint32)
+        parts = [self._core.encode_to_numpy(part, disallowed_special=()) for part in self._pretokenizer.segments(text)]
+        return parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, np.uint32), *parts])
 
     def _risky(self, text: str) -> bool:
         """Whether tiktoken's regex engine could overflow: long text, with a long run of blanks or by a pattern that

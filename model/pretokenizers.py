@@ -108,6 +108,8 @@ class PreTokenizer:
 
     pattern: what tiktoken is to cut the `segments` by, None when only `pieces` is exact.
     tried: the pattern is one of ours, known to cope with long texts.
+    parts_words: no piece reaches across the border between a letter or digit and a blank or line feed behind it, and none
+    looks across it, so a text may be cut there and the parts taken for themselves.
     """
 
     def __init__(self, stages: Sequence[Stage]) -> None:
@@ -116,6 +118,7 @@ class PreTokenizer:
         self._early: tuple[Split, ...] = ()
         self.pattern = self._plan()
         self.tried = self.pattern in (GPT2_PATTERN, DIGITS_GPT2_PATTERN)
+        self.parts_words = self.tried and not self._early and not self._prefix
 
     def _plan(self) -> str | None:
         *early, last = self._stages

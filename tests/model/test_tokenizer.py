@@ -80,7 +80,7 @@ def test_an_id_without_a_token_decodes_to_nothing(gpt2: Tokenizer):
 @settings(max_examples=500, deadline=None)
 @given(text=TEXT)
 def test_encode_equals_tiktoken(gpt2: Tokenizer, reference: tiktoken.Encoding, text: str):
-    assert gpt2.encode(text) == reference.encode(text, disallowed_special=())
+    assert gpt2.encode(text) == reference.encode(text, disallowed_special=()) == gpt2.encode_array(text).tolist()
     assert gpt2.encode(text, allow_special=True) == reference.encode(text, allowed_special="all")
     assert gpt2.decode(gpt2.encode(text)) == text
 
@@ -154,6 +154,15 @@ def test_skip_special(gpt2: Tokenizer):
 def test_a_lone_surrogate_becomes_the_replacement_character(gpt2: Tokenizer):
     assert gpt2.decode(gpt2.encode("a\ud800b")) == "a\ufffdb"
     assert gpt2.decode(gpt2.encode("\ud83d\ude42")) == "🙂"  # a pair is the character that it spells
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=TEXT | st.text(alphabet="a1_.' \n\t\x1c\u2028", max_size=60), size=st.integers(1, 9))
+def test_a_text_cut_in_parts_has_the_ids_of_the_whole(gpt2: Tokenizer, text: str, size: int):
+    parts = list(gpt2.cut(text, size))
+    assert "".join(parts) == text
+    assert [token for part in parts for token in gpt2.encode(part)] == gpt2.encode(text)
+    assert all(len(part) >= size for part in parts[:-1])
 
 
 @pytest.mark.parametrize("unit", ["a", " ", "\n", "ab", "!", "1", "é", "\u0300", "\x00", "🙂", " x", "<|endoftext|"])

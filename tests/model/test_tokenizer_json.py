@@ -105,6 +105,7 @@ def _ours(reference: Reference) -> Tokenizer:
 
 def _check(reference: Reference, ours: Tokenizer, text: str) -> None:
     reference.encode_special_tokens = True  # the library's name for: special tokens in a text are text
+    assert ours.encode_array(text).tolist() == ours.encode(text)
     assert ours.encode(text) == reference.encode(text, add_special_tokens=False).ids
     reference.encode_special_tokens = False
     assert ours.encode(text, allow_special=True) == reference.encode(text, add_special_tokens=False).ids
@@ -127,6 +128,25 @@ def test_pretokenizers(name: str):
     check()
     for text in CORPUS:
         _check(reference, ours, text)
+
+
+@pytest.mark.parametrize("name", PRETOKENIZERS)
+def test_a_text_cut_in_parts_has_the_ids_of_the_whole(name: str):
+    data = json.loads(_trained(PRETOKENIZERS[name]).to_str())
+    data["added_tokens"] = [token for token in data["added_tokens"] if token["special"]]  # others forbid any cut
+    ours, cuts = Tokenizer.from_json(data, {}, source="test"), 0
+
+    @settings(max_examples=100, deadline=None)
+    @given(text=TEXT, size=st.integers(1, 9))
+    def check(text: str, size: int) -> None:
+        nonlocal cuts
+        parts = list(ours.cut(text, size))
+        assert "".join(parts) == text
+        assert [token for part in parts for token in ours.encode(part)] == ours.encode(text)
+        cuts += len(parts) - 1
+
+    check()
+    assert (cuts > 0) == (name in ("gpt2", "smollm"))
 
 
 @pytest.mark.parametrize("name", ["smollm", "llama3", "digits together", "no regex"])
