@@ -57,9 +57,13 @@ def required(row: Row, field: str) -> str:
         )
     value = row.values[field]
     if not isinstance(value, str | bool | int | float):
-        kind = "nothing" if value is None else f"a {type(value).__name__}"
-        raise DataError(f"{row.where}: {field!r} must be a text, but there is {kind}")
-    return str(value)
+        raise DataError(f"{row.where}: {field!r} must be a text, found {kind_of(value)}")
+    return whole_characters(str(value))
+
+
+def whole_characters(text: str) -> str:
+    """The text with U+FFFD for half characters, which JSON can spell but no encoding holds."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def table_files(paths: Iterable[Path | str]) -> list[Path]:
@@ -193,10 +197,10 @@ def _read_json(file: BinaryIO, path: Path, _: Sequence[str] | None) -> Iterator[
         hint = "; name a file of one object a line .jsonl" if content.lstrip().startswith("{") else ""
         raise DataError(f"{path}: not JSON ({error}){hint}") from None
     if not isinstance(rows, list):
-        raise DataError(f"{path}: must be a list of objects, found {_kind_of(rows)}")
+        raise DataError(f"{path}: must be a list of objects, found {kind_of(rows)}")
     for number, values in enumerate(rows, 1):
         if not isinstance(values, dict):
-            raise DataError(f"{path}, row {number}: must be an object, found {_kind_of(values)}")
+            raise DataError(f"{path}, row {number}: must be an object, found {kind_of(values)}")
         yield number, values
 
 
@@ -206,11 +210,12 @@ def _object(line: str, where: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: not JSON ({error})") from None
     if not isinstance(values, dict):
-        raise DataError(f"{where}: must be an object, found {_kind_of(values)}")
+        raise DataError(f"{where}: must be an object, found {kind_of(values)}")
     return values
 
 
-def _kind_of(value: object) -> str:
+def kind_of(value: object) -> str:
+    """What kind of JSON value it is, in words."""
     names = {dict: "an object", list: "a list", str: "a text", type(None): "null", bool: "a truth value"}
     return names.get(type(value), "a number")
 

@@ -149,7 +149,8 @@ def test_directories_are_read_in_order_of_names(tmp_path: Path) -> None:
 def test_required_takes_texts_and_numbers_only() -> None:
     row = Row({"text": "x", "label": 1, "score": None, "tags": ["a"]}, "rows.jsonl, line 7")
     assert (required(row, "text"), required(row, "label")) == ("x", "1")
-    with pytest.raises(DataError, match=r"rows\.jsonl, line 7: 'score' must be a text, but there is nothing"):
+    assert required(Row({"text": "half \ud83d, \U0001f600"}, "rows.jsonl, line 1"), "text") == "half \ufffd, \U0001f600"
+    with pytest.raises(DataError, match=r"rows\.jsonl, line 7: 'score' must be a text, found null"):
         required(row, "score")
-    with pytest.raises(DataError, match="'tags' must be a text, but there is a list"):
+    with pytest.raises(DataError, match="'tags' must be a text, found a list"):
         required(row, "tags")
