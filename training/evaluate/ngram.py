@@ -62,6 +62,10 @@ class KneserNey:
 
     def score(self, tokens: np.ndarray) -> Score:
         """Score tokens[1:], each predicted from up to order - 1 tokens before it."""
+        return Score(-float(self.logprobs(tokens).sum()), len(tokens) - 1)
+
+    def logprobs(self, tokens: np.ndarray) -> np.ndarray:
+        """The log-probability (nats) of each of tokens[1:], [n - 1] float64, from up to order - 1 tokens before it."""
         tokens = tokens.astype(np.int64)
         probability = np.full(len(tokens), 1.0 / self.vocab_size)
         context = np.zeros(len(tokens), np.int64)  # number of the (n-1)-gram before each token; -1: never seen
@@ -75,7 +79,31 @@ class KneserNey:
             ended = np.where(seen, place, -1)  # number of the n-gram that ends at each token
             context = np.concatenate([[-1], ended[:-1]])
             context[: min(n, len(context))] = -1
-        return Score(float(-np.log(probability[1:]).sum()), len(tokens) - 1)
+        return np.log(probability[1:])
+
+    def distribution(self, context: np.ndarray) -> np.ndarray:
+        """The probability of every token after `context` [n], [vocab_size] float64."""
+        probability = np.full(self.vocab_size, 1.0 / self.vocab_size)
+        tail = [int(token) for token in context[max(0, len(context) - len(self.orders) + 1) :]]
+        for n, level in enumerate(self.orders, 1):
+            number = self._number(tail[len(tail) - n + 1 :]) if n - 1 <= len(tail) else -1
+            if number < 0:
+                break  # a context never seen has no longer one that was
+            first, last = np.searchsorted(level.keys, [number * self.vocab_size, (number + 1) * self.vocab_size])
+            probability *= level.backoff[number]
+            probability[level.keys[first:last] % self.vocab_size] += level.share[first:last]
+        return probability
+
+    def _number(self, gram: list[int]) -> int:
+        """The number of an n-gram among those of its length, -1 if it was never seen; 0 for the empty one."""
+        number = 0
+        for level, token in zip(self.orders, gram, strict=False):
+            key = number * self.vocab_size + token
+            place = int(np.searchsorted(level.keys, key))
+            if place == len(level.keys) or level.keys[place] != key:
+                return -1
+            number = place
+        return number
 
 
 def _smooth(keys: np.ndarray, counts: np.ndarray, vocab_size: int, contexts: int) -> _Order:

@@ -9,10 +9,11 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 
+from model.errors import ConfigError
 from model.gpt import GPT
+from training.evaluate.results import exp
+from training.evaluate.scoring import Request, Scorer
 
 
 @dataclass(frozen=True)
@@ -30,44 +31,40 @@ class Score:
     @property
     def perplexity(self) -> float:
         """Token perplexity: e to the loss."""
-        return math.exp(self.loss)
+        return exp(self.loss)
 
     def bits_per_byte(self, n_bytes: int) -> float:
         """Bits a byte of the text that the tokens spell."""
         return self.nats / math.log(2) / n_bytes
 
+    def word_perplexity(self, n_words: int) -> float:
+        """e to the nats a word of the text that the tokens spell."""
+        return exp(self.nats / n_words)
 
-@torch.inference_mode()
-def score_stream(
-    model: GPT, tokens: np.ndarray, *, stride: int | None = None, rows: int = 8, bf16: bool = False
-) -> Score:
+
+def score_stream(model: GPT, tokens: np.ndarray, *, stride: int | None = None, bf16: bool = False) -> Score:
     """Score `tokens` [n] under `model`; `stride` defaults to half the context (equal to the context: no overlap, cheaper)."""
-    context = model.config.context_length
-    stride = context // 2 if stride is None else stride
-    device = model.token_embedding.weight.device
-    was_training = model.training
-    model.eval()
-    starts = list(range(0, max(1, len(tokens) - 1 - (context - stride)), stride))
+    return score_windows(Scorer(model, bf16=bf16, progress=False), tokens, stride=stride)
+
+
+def score_windows(scorer: Scorer, tokens: np.ndarray, *, stride: int | None = None) -> Score:
+    """`score_stream` with a scorer of one's own. ConfigError when `stride` isn't from 1 to the context."""
+    context = scorer.model.config.context_length
+    stride = max(1, context // 2) if stride is None else stride
+    if not 1 <= stride <= context:
+        raise ConfigError(f"stride must be from 1 to the model's context of {context}, not {stride}")
     nats, counted = 0.0, 0
-    for i in range(0, len(starts), rows):
-        windows = [tokens[start : start + context + 1].astype(np.int64) for start in starts[i : i + rows]]
-        for group in _same_length(windows):
-            block = torch.from_numpy(np.stack(group)).to(device)  # [rows, context + 1]
-            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                logits = model(block[:, :-1])
-            losses = F.cross_entropy(logits.flatten(0, 1).float(), block[:, 1:].flatten(), reduction="none")
-            for loss in losses.view(len(group), -1):
-                fresh = (
-                    loss if counted == 0 else loss[context - stride :]
-                )  # the overlap was counted in the window before
-                nats += float(fresh.double().sum())
-                counted += len(fresh)
-    model.train(was_training)
+    # Windows come in chunks, so that a stream larger than memory can be scored.
+    starts = list(range(0, max(1, len(tokens) - 1 - (context - stride)), stride))
+    for i in range(0, len(starts), 256):
+        requests = [_window(tokens, start, context, stride) for start in starts[i : i + 256]]
+        for scored in scorer.score(requests, share=False, desc="perplexity"):
+            nats -= scored.total
+            counted += len(scored.logprobs)
     return Score(nats, counted)
 
 
-def _same_length(windows: list[np.ndarray]) -> list[list[np.ndarray]]:
-    """Windows that can be one batch; only the stream's last can be shorter than the rest."""
-    full = [w for w in windows if len(w) == len(windows[0])]
-    rest = [w for w in windows if len(w) != len(windows[0])]
-    return [full, rest] if rest else [full]
+def _window(tokens: np.ndarray, start: int, context: int, stride: int) -> Request:
+    window = np.asarray(tokens[start : start + context + 1]).astype(np.int64)
+    known = 1 if start == 0 else context - stride + 1  # the overlap was counted in the window before
+    return Request(window[:known], window[known:])

@@ -28,7 +28,7 @@ def test_every_token_counts_once_with_enough_context(n: int, stride: int) -> Non
         with torch.no_grad():
             logits = model(torch.tensor(tokens[start:i].astype(np.int64))[None])[0, -1]
         expected -= float(logits.log_softmax(-1)[tokens[i]])
-    score = score_stream(model, tokens, stride=stride, rows=3)
+    score = score_stream(model, tokens, stride=stride)
     assert score.tokens == n - 1
     assert score.nats == pytest.approx(expected, rel=1e-5)
     assert score.bits_per_byte(10) == pytest.approx(expected / math.log(2) / 10, rel=1e-5)

@@ -1,0 +1,153 @@
+"""What an evaluation says: figures with their conventions, baselines beside them; as a table and as JSON."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+Z95 = 1.959963984540054  # the standard normal distribution's 97.5 % point
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measure of a model. `convention` says how it was taken; `low`, `high` the 95 % interval where there is one; `share`:
+    a part of 1, shown in per cent."""
+
+    name: str
+    value: float
+    convention: str
+    low: float | None = None
+    high: float | None = None
+    share: bool = False
+
+    @property
+    def shown(self) -> str:
+        """The value for a table."""
+        return percent(self.value) if self.share else plain(self.value)
+
+    @property
+    def interval(self) -> str:
+        """The interval for a table; empty where there is none."""
+        if self.low is None or self.high is None:
+            return ""
+        return (
+            f"{percent(self.low)} to {percent(self.high)}" if self.share else f"{plain(self.low)} to {plain(self.high)}"
+        )
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What something simpler reaches: its figures by the names that the model's have, and how it was made."""
+
+    name: str
+    values: dict[str, float]
+    convention: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """A model's measures on one set of data. `total` is more than `items` when a limit was set; `notes`: what was left out or cut;
+    `details`: what plots and readers of the JSON want beyond the figures."""
+
+    task: str
+    data: str
+    items: int
+    total: int
+    unit: str
+    figures: list[Figure]
+    baselines: list[Baseline] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    details: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def figure(self, name: str) -> Figure:
+        """The figure of that name. KeyError when it wasn't taken."""
+        return next((f for f in self.figures if f.name == name), None) or _missing(name)
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as JSON's own types; a number that JSON has none for (infinite, not a number) becomes null."""
+        return _finite(asdict(self) | {"limited": self.items < self.total})
+
+
+def table(result: Result) -> str:
+    """A result as lines of text: each figure with its interval and the baselines' beside it, then the conventions."""
+    scope = f"{result.items:,} {result.unit}"
+    if result.items < result.total:
+        scope += f" of {result.total:,} (--limit): not comparable with figures of the whole"
+    head = ["", "value", "95 % interval", *(baseline.name for baseline in result.baselines)]
+    rows = [head, *([f.name, f.shown, f.interval, *_beside(result, f)] for f in result.figures)]
+    if not any(row[2] for row in rows[1:]):
+        rows = [[*row[:2], *row[3:]] for row in rows]
+    lines = [f"{result.task}: {result.data}", f"{scope}, {result.seconds:.1f} s", "", *_columns(rows), ""]
+    lines += [f"{figure.name}: {figure.convention}." for figure in result.figures if figure.convention]
+    lines += [f"{baseline.name}: {baseline.convention}." for baseline in result.baselines if baseline.convention]
+    return "\n".join(lines + [f"note: {note}." for note in result.notes])
+
+
+def wilson(right: int, n: int) -> tuple[float, float]:
+    """The 95 % interval of a share of `right` in `n` (Wilson, 1927): good for small n and for shares near 0 and 1."""
+    if n == 0:
+        return 0.0, 1.0
+    share, z2 = right / n, Z95**2
+    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = Z95 / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def share_figure(name: str, hits: Sequence[bool] | np.ndarray, convention: str) -> Figure:
+    """The share of hits with its Wilson interval."""
+    right, n = int(np.sum(hits)), len(hits)
+    low, high = wilson(right, n)
+    return Figure(name, right / n, convention, low, high, share=True)
+
+
+def perplexity_figure(name: str, nats: np.ndarray, convention: str) -> Figure:
+    """e to the mean of `nats` [n], each item's own; the interval is that of the mean, taken to the same power."""
+    mean = float(nats.mean())
+    half = Z95 * float(nats.std(ddof=1)) / math.sqrt(len(nats)) if len(nats) > 1 else math.inf
+    return Figure(name, exp(mean), convention, exp(mean - half), exp(mean + half))
+
+
+def exp(nats: float) -> float:
+    """e to the nats, infinite where that is larger than a number can be: a broken model's perplexity."""
+    return math.exp(nats) if nats < 700 else math.inf
+
+
+def percent(value: float) -> str:
+    """A share in per cent: 0.4599 -> "45.99 %"."""
+    return f"{100 * value:.2f} %"
+
+
+def plain(value: float) -> str:
+    """A number with about four figures that matter."""
+    if not math.isfinite(value):
+        return str(value)
+    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.2f}" if abs(value) >= 10 else f"{value:.4f}"
+
+
+def _beside(result: Result, figure: Figure) -> list[str]:
+    values = [baseline.values.get(figure.name) for baseline in result.baselines]
+    return ["" if value is None else percent(value) if figure.share else plain(value) for value in values]
+
+
+def _columns(rows: list[list[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        lines.append("  ".join(cells).rstrip())
+    return lines
+
+
+def _missing(name: str) -> Figure:
+    raise KeyError(name)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,125 @@
+"""The model that is evaluated, and what the user asked for."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from model.checkpoint import load_model
+from model.errors import ConfigError, HomegrownError
+from model.gpt import GPT, SequenceClassifier
+from model.tokenizer import Tokenizer
+from training.evaluate.corpus import Ngrams
+from training.evaluate.scoring import BATCH_TOKENS, Scorer
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to evaluate; each task's module says what it makes of these.
+
+    limit: items taken at most, from the front. stride: tokens from one perplexity window to the next. train: a labelled file for
+    baselines and few-shot examples. names: a label's text in the data -> what it is called (by the classifier, or in the prompt).
+    shots, prompt, calibrate, seed: few-shot. max_tokens: of a generated answer. threads: for tokenising.
+    """
+
+    limit: int | None = None
+    stride: int | None = None
+    ngrams: Ngrams | None = None
+    train: Path | None = None
+    text_field: str = "text"
+    label_field: str = "label"
+    columns: tuple[str, ...] | None = None
+    names: tuple[tuple[str, str], ...] = ()
+    shots: int = 0
+    prompt: str | None = None
+    calibrate: bool = True
+    seed: int = 0
+    max_tokens: int = 64
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A loaded model with its tokenizer and the settings of its arithmetic."""
+
+    name: str
+    directory: Path
+    model: GPT | SequenceClassifier
+    tokenizer: Tokenizer
+    bf16: bool = False
+    batch_tokens: int = BATCH_TOKENS
+
+    @property
+    def language_model(self) -> GPT:
+        """The model, when it has a language-model head. ConfigError when it is a classifier."""
+        if not isinstance(self.model, GPT):
+            raise ConfigError(
+                f"{self.name}: is a classifier, without a language-model head; evaluate it on labelled rows: --on classify=FILE"
+            )
+        return self.model
+
+    @property
+    def classifier(self) -> SequenceClassifier:
+        """The model, when it is a classifier. ConfigError when it isn't."""
+        if not isinstance(self.model, SequenceClassifier):
+            raise ConfigError(
+                f"{self.name}: is a language model, without a classification head; score its labels with --on fewshot=FILE"
+            )
+        return self.model
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
+    def scorer(self) -> Scorer:
+        """A scorer of the language model."""
+        return Scorer(self.language_model, bf16=self.bf16, batch_tokens=self.batch_tokens)
+
+    def describe(self) -> dict[str, Any]:
+        """What a report says of the model: shape, parameters, arithmetic."""
+        config = self.model.config
+        return {
+            "name": self.name,
+            "architecture": config.architecture,
+            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "layers": config.n_layer,
+            "width": config.d_model,
+            "context": config.context_length,
+            "vocabulary": self.tokenizer.vocab_size,
+            "labels": list(config.labels),
+            "arithmetic": "bfloat16 products, float32 sums" if self.bf16 else "float32",
+            "device": str(self.device),
+        }
+
+
+def load_subject(
+    directory: Path,
+    *,
+    name: str | None = None,
+    device: str = "auto",
+    bf16: bool = False,
+    batch_tokens: int = BATCH_TOKENS,
+) -> Subject:
+    """The model in `directory`, to be evaluated. `device` "auto": a GPU if there is one. ConfigError for a device that isn't there,
+    CheckpointError for a directory that can't be used."""
+    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    try:
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device {device!r} can't be used: {str(error).splitlines()[0]}") from None
+    model = load_model(directory, device=chosen)
+    return Subject(name or directory.name, directory, model, Tokenizer.from_directory(directory), bf16, batch_tokens)
+
+
+def taken(n: int, limit: int | None) -> int:
+    """How many of `n` items are evaluated. ConfigError for a limit below 1."""
+    if limit is not None and limit < 1:
+        raise ConfigError(f"limit must be at least 1, not {limit}")
+    return n if limit is None else min(n, limit)
+
+
+def nothing_left(path: Path | str, why: str) -> HomegrownError:
+    """The error of a file in which nothing can be scored."""
+    return ConfigError(f"{path}: nothing in it can be scored: {why}")
