@@ -32,15 +32,15 @@ def as_classifier(model: GPT | SequenceClassifier, labels: Sequence[str], *, see
     return classifier.to(weight.device).train(model.training).requires_grad_(weight.requires_grad)
 
 
-def encode_text(tokenizer: Tokenizer, text: str, limit: int) -> list[int]:
-    """A text as a classifier reads it: its first `limit` tokens, BOS in front where the tokenizer wants it. No text given
-    becomes a special token. TokenizerError when there is no token at all."""
+def encode_text(tokenizer: Tokenizer, text: str) -> list[int]:
+    """A text as a classifier reads it: BOS in front where the tokenizer wants it; nothing in the text becomes a special token.
+    TokenizerError when there is no token at all."""
     ids = tokenizer.encode(text)
     if tokenizer.add_bos and tokenizer.bos_token_id is not None:
         ids.insert(0, tokenizer.bos_token_id)
     if not ids:
         raise TokenizerError("the text to classify is empty")
-    return ids[:limit]
+    return ids
 
 
 def pad_rows(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
@@ -75,7 +75,7 @@ def label_scores(
 def classify_texts(model: SequenceClassifier, tokenizer: Tokenizer, texts: Sequence[str]) -> Tensor:
     """Probabilities [n, n_labels] float32 of each text's labels; a text longer than the context is cut at its end.
     TokenizerError when a text is empty."""
-    rows = [encode_text(tokenizer, text, model.config.context_length) for text in texts]
+    rows = [encode_text(tokenizer, text)[: model.config.context_length] for text in texts]
     return label_scores(model, rows).softmax(-1)
 
 
