@@ -1,0 +1,108 @@
+"""What a model in training writes: greedy answers to many prompts at once, as samples and to be measured."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from model.gpt import GPT
+from model.kv_cache import KVCache
+from training.data.batch import epoch_order
+from training.data.dialogues import Request
+from training.evaluate.forward import Forward, length_batches
+from training.instruct_recipe import AnswerSettings
+from training.templates import Templates
+
+_BATCH_TOKENS = 8192  # positions of a batch's cache
+
+
+@dataclass(frozen=True)
+class Question:
+    """A request, the reference's answer to it, and its prompt's token ids."""
+
+    request: Request
+    reference: str
+    prompt: list[int]
+
+
+class Questions:
+    """Validation requests, chosen by the seed, that a model is asked before, during and after training."""
+
+    def __init__(
+        self,
+        pairs: Sequence[tuple[Request, str]],
+        templates: Templates,
+        settings: AnswerSettings,
+        *,
+        context: int,
+        seed: int,
+    ) -> None:
+        """`pairs`: requests and references; those whose prompt leaves no room in the model's `context` are passed over."""
+        self.settings, self._templates = settings, templates
+        self.chosen: list[Question] = []
+        for place in epoch_order(seed, 0, len(pairs)):
+            request, reference = pairs[int(place)]
+            prompt = templates.prompt(request)
+            if len(prompt) < context and len(self.chosen) < settings.measured:
+                self.chosen.append(Question(request, reference, prompt))
+
+    def ask(self, model: GPT, *, bf16: bool, count: int | None = None) -> list[str]:
+        """The model's greedy answers to the first `count` of them (None: all)."""
+        prompts = [question.prompt for question in self.chosen[:count]]
+        answers = greedy_answers(model, prompts, self.settings.max_tokens, bf16=bf16)
+        return [self._templates.tokenizer.decode(ids, skip_special=True).strip() for ids in answers]
+
+    def samples(self, model: GPT, *, bf16: bool) -> list[str]:
+        """A few requests and answers, as texts to watch a run by."""
+        answers = self.ask(model, bf16=bf16, count=self.settings.shown)
+        return [f"{q.request.shown}\n=> {answer}" for q, answer in zip(self.chosen, answers, strict=False)]
+
+
+@torch.no_grad()
+def greedy_answers(
+    model: GPT, prompts: Sequence[Sequence[int]], max_tokens: int, *, bf16: bool = False
+) -> list[list[int]]:
+    """What the model writes after each prompt (of at least one token, within its context): the likeliest token each time, up to an
+    end token (left out), `max_tokens`, or the end of its context. The tokens are those of model.generate.generate at
+    temperature 0, up to ties within rounding."""
+    was_training = model.training
+    model.eval()
+    answers: list[list[int]] = [[] for _ in prompts]
+    limits = [min(len(prompt) + max_tokens, model.config.context_length) for prompt in prompts]
+    for batch in length_batches(limits, _BATCH_TOKENS):
+        rows = _decode(Forward(model, bf16=bf16), [prompts[i] for i in batch], [limits[i] for i in batch])
+        for i, answer in zip(batch, rows, strict=True):
+            answers[i] = answer
+    model.train(was_training)
+    return answers
+
+
+def _decode(forward: Forward, prompts: list[Sequence[int]], limits: list[int]) -> list[list[int]]:
+    """Answers to a few prompts; row i ends at `limits[i]` positions."""
+    ends = frozenset(forward.model.config.eos_token_ids)
+    cache = KVCache(forward.model.config, len(prompts), context=max(limits), device=forward.device)
+    lengths = [len(prompt) for prompt in prompts]
+    answers: list[list[int]] = [[] for _ in prompts]
+    active = list(range(len(prompts)))
+    # What is written behind a shorter prompt is padding; its answer takes that place before anything looks there.
+    hidden = forward.hidden(forward.pad(prompts), cache=cache)
+    last = hidden[torch.arange(len(prompts), device=forward.device), forward.index(lengths) - 1]
+    while True:
+        going_on = []
+        for i, token in zip(active, forward.logits(last).argmax(1).tolist(), strict=True):
+            if token in ends or lengths[i] >= limits[i]:
+                continue
+            answers[i].append(token)
+            lengths[i] += 1
+            if lengths[i] < limits[i]:
+                going_on.append(i)
+        if not going_on:
+            return answers
+        active = going_on
+        last = forward.hidden(
+            forward.index([answers[i][-1] for i in active])[:, None],
+            cache=cache,
+            slots=forward.index(active),
+            starts=forward.index([lengths[i] - 1 for i in active]),
+            kv_len=max(lengths[i] for i in active),
+        )[:, 0]

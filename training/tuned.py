@@ -1,0 +1,141 @@
+"""What instruction and preference tuning leave: evaluation.json, the report, and the model directory with its card."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from model.files import write_json
+from training.answering import Questions
+from training.card import base_name, card, environment_text, training_text
+from training.costs import count_parameters
+from training.environment import environment
+from training.finetune import Start, export
+from training.fit import Outcome
+from training.instruct_recipe import InstructSettings, PreferSettings
+from training.report import write_report
+from training.table import Table
+from training.templates import Templates
+
+_QUOTED_CHARACTERS = 1500  # of a request or an answer that a card shows
+_LIMITS = (
+    "It answers in the manner of the rows that it was tuned on. What it says is neither checked nor filtered, and often wrong: "
+    "tuning teaches a small model the form of answers more than their content."
+)
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A finished run. `kind`: what was done, in words; `measures`: of the validation rows, for people, `figures`: the same for
+    programs; `answers` and `before`: to the questions, by this model and by its base; `notes`: what became of the rows; `batch`:
+    what an update was made of; `passes`: over the training rows."""
+
+    kind: str
+    settings: InstructSettings | PreferSettings
+    started: Start
+    templates: Templates
+    questions: Questions
+    outcome: Outcome
+    measures: Table
+    figures: Mapping[str, Any]
+    answers: Sequence[str]
+    before: Sequence[str]
+    notes: Sequence[str]
+    batch: str
+    passes: float
+
+
+def write_result(result: Tuned, directory: Path) -> Path:
+    """Write `evaluation.json`, the report and `model/` into a run's directory, and return the last."""
+    settings, made_with = result.settings, environment(result.outcome.world.device)
+    asked = [
+        {"request": q.request.shown, "reference": q.reference, "base": before, "answer": answer}
+        for q, before, answer in zip(result.questions.chosen, result.before, result.answers, strict=True)
+    ]
+    write_json(directory / "evaluation.json", {**result.figures, "rows": list(result.notes), "answers": asked})
+    rows = Table("Rows", ["what became of them"], [[note] for note in result.notes])
+    write_report(
+        directory,
+        settings.name,
+        settings=settings.model_dump(mode="json"),
+        environment=made_with,
+        tables=[result.measures, rows],
+        summary=_summary(result),
+    )
+    text = _card(result, made_with)
+    return export(result.started, settings, directory, card=text, templates=result.templates.files)
+
+
+def _card(result: Tuned, made_with: Mapping[str, str]) -> str:
+    settings = result.settings
+    sections = {
+        result.measures.title: result.measures.markdown(),
+        "Answers": _answers(result),
+        "How to ask it": _usage(result),
+        "Data": "\n\n".join([settings.data.about.strip(), "\n".join(f"- {note}" for note in result.notes)]),
+        "Training": training_text(
+            settings.optim,
+            settings.run,
+            result.outcome.counters,
+            batch=result.batch,
+            passes=result.passes,
+            method=_method(result),
+        ),
+        "Made with": environment_text(made_with),
+        "What it is not for": _LIMITS,
+    }
+    return card(
+        settings.name,
+        _summary(result),
+        sections,
+        tags=[result.started.model.config.architecture],
+        library="peft" if settings.method == "lora" else "transformers",
+        base=settings.model,
+    )
+
+
+def _summary(result: Tuned) -> str:
+    made = "a low-rank adapter of" if result.settings.method == "lora" else "made from"
+    best = result.outcome.counters
+    return (
+        f"{result.kind} by Homegrown, {made} {base_name(result.settings.model)}. These are the weights of step {best.best_step:,}, "
+        f"which had the lowest validation loss of {best.step:,} steps."
+    )
+
+
+def _method(result: Tuned) -> str:
+    settings, count = result.settings, count_parameters(result.started.model)
+    lora = settings.lora
+    names = lora.targets if lora.targets == "all" else ", ".join(lora.targets)
+    what = {
+        "full": "All weights were trained",
+        "last_block": "The last block, the final norm and the head, where it has weights of its own, were trained",
+        "lora": f"Low-rank pairs were trained (rank {lora.rank}, alpha {lora.alpha:g}, dropout {lora.dropout:g}, targets {names})",
+    }
+    return f"{what[settings.method]}: {count.trainable:,} of {count.total:,} parameters"
+
+
+def _usage(result: Tuned) -> str:
+    if not result.templates.files:
+        return "The rows are texts and how they go on, without a template: give it a prompt like theirs, and it goes on from there."
+    names = " and ".join(f"`{name}`" for name in result.templates.files)
+    example = result.templates.chat.render([{"role": "user", "content": "..."}])
+    return f"{names} hold the template; an answer ends with the end-of-text token. A message becomes:\n\n{_quoted(example)}"
+
+
+def _answers(result: Tuned) -> str:
+    shown = result.questions.chosen[: result.settings.answers.shown]
+    if not shown:
+        return ""
+    parts = [f"Greedy answers to validation requests, drawn by seed {result.settings.run.seed}, as they are."]
+    for q, before, answer in zip(shown, result.before, result.answers, strict=False):
+        texts = {"Request": q.request.shown, "Reference": q.reference, "Base model": before, "This model": answer}
+        parts += [f"**{name}**\n\n{_quoted(text)}" for name, text in texts.items()]
+        parts.append("---")
+    return "\n\n".join(parts[:-1])
+
+
+def _quoted(text: str) -> str:
+    """A text as an indented block, so that nothing in it is taken for Markdown."""
+    shown = text if len(text) <= _QUOTED_CHARACTERS else text[:_QUOTED_CHARACTERS] + " [...]"
+    return "\n".join(f"    {line}" for line in (shown or "(nothing)").splitlines())
