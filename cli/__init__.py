@@ -15,6 +15,12 @@ COMMANDS = {
     "generate": ("cli.generate", "generate", "Continue a prompt without a server."),
     "pretrain": ("cli.pretrain", "pretrain", "Train a language model from scratch, or go on with one."),
     "tokenizer": ("cli.pretrain", "tokenizer", "Train a tokenizer."),
+    "finetune": (
+        "cli.finetune",
+        "finetune",
+        "Make a trained model classify, follow instructions, or prefer some answers.",
+    ),
+    "merge": ("cli.weights", "merge", "Add a low-rank adapter to its base model's weights."),
     "pull": ("cli.weights", "pull", "Fetch open weights from the Hugging Face Hub."),
     "import": ("cli.weights", "import_", "Turn a GGUF file into a model directory."),
 }

@@ -1,4 +1,4 @@
-"""`homegrown pull` and `homegrown import`: open weights as model directories."""
+"""`homegrown pull`, `homegrown import` and `homegrown merge`: weights that others trained as model directories."""
 
 from pathlib import Path
 
@@ -45,3 +45,22 @@ def import_(file: Path, directory: Path, force: bool) -> None:
 
         import_gguf(file, directory, overwrite=force, progress=show)
     click.echo(f"{directory}\nserve it: homegrown serve --model {directory}")
+
+
+@click.command()
+@click.argument("adapter", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The model directory to write.")
+@click.option(
+    "--model", default=None, help="The base: a model's name or directory, where it isn't the one that ADAPTER names."
+)
+@click.option("--force", is_flag=True, help="Replace the directory if it holds something already.")
+def merge(adapter: Path, out: Path, model: str | None, force: bool) -> None:
+    """Add the low-rank ADAPTER (a PEFT directory) to its base model's weights: a model directory that needs neither.
+
+    \b
+    homegrown merge runs/mine/model --out models/mine
+    """
+    from model.adapters import merge_adapter
+
+    merge_adapter(adapter, out, model, overwrite=force)
+    click.echo(f"{out}\nserve it: homegrown serve --model {out}")

@@ -5,6 +5,7 @@ configuration asks beyond plain low-rank pairs is refused by name. Beside PEFT's
 `labels.json`, since PEFT's own keep the labels nowhere.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,13 @@ from torch import Tensor
 
 from model.checkpoint import load_model
 from model.classifier import as_classifier
+from model.derived import save_texts, save_weights
 from model.errors import CheckpointError, ConfigError
-from model.files import read_json, write_json, write_whole
+from model.files import read_json, staged_directory, write_json, write_whole
 from model.gpt import GPT, SequenceClassifier
 from model.hub import resolve_model
-from model.lora import LoraConfig, Projection, add_pair, lora_pairs, projections
+from model.lora import LoraConfig, Projection, add_pair, lora_pairs, merge_lora, projections
+from model.tokenizer import Tokenizer
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS, LABELS = "adapter_config.json", "adapter_model.safetensors", "labels.json"
 _PREFIX, _SCORE = "base_model.model.", "base_model.model.score.weight"
@@ -139,6 +142,23 @@ def load_with_adapter(
             model = as_classifier(model, labels)
     load_adapter(model, directory)
     return model.eval(), where
+
+
+def merge_adapter(directory: Path, target: Path, base: str | None = None, *, overwrite: bool = False) -> None:
+    """Write the model that the adapter in `directory` makes of its base, as a model directory that needs neither: merged in
+    float32, stored as the base is, with the adapter's tokenizer, templates and card where it has them. Errors as
+    `load_with_adapter`; CheckpointError when `target` holds files and `overwrite` isn't set."""
+    with staged_directory(target, overwrite=overwrite) as stage:
+        model, where = load_with_adapter(directory, base)
+        merge_lora(model)
+        save_weights(model, stage, where)
+        texts = directory if (directory / "tokenizer.json").is_file() else where
+        save_texts(Tokenizer.from_directory(texts), model.config, stage, texts)
+        if (directory / "README.md").is_file():
+            card = (directory / "README.md").read_text("utf-8")
+            card = re.sub(r'(?m)^library_name: "?peft"?$', 'library_name: "transformers"', card, count=1)
+            merged = "\n## Merged\n\nThe adapter above is part of these weights; they need no other.\n"
+            (stage / "README.md").write_text(card + merged, "utf-8")
 
 
 def adapter_labels(directory: Path, base_labels: tuple[str, ...] = ()) -> tuple[str, ...]:

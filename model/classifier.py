@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -10,6 +11,8 @@ from model.checkpoint import empty_model
 from model.errors import TokenizerError
 from model.gpt import GPT, SequenceClassifier
 from model.tokenizer import Tokenizer
+
+Ids = Sequence[int] | np.ndarray  # a text's token ids
 
 
 def as_classifier(model: GPT | SequenceClassifier, labels: Sequence[str], *, seed: int = 0) -> SequenceClassifier:
@@ -43,7 +46,7 @@ def encode_text(tokenizer: Tokenizer, text: str) -> list[int]:
     return ids
 
 
-def pad_rows(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
+def pad_rows(rows: Sequence[Ids], pad: int) -> tuple[Tensor, Tensor]:
     """Rows of token ids -> tokens [B, longest] int64, padded on the right, and their lengths [B] int64."""
     lengths = torch.tensor([len(row) for row in rows])
     tokens = torch.full((len(rows), int(lengths.max())), pad)
@@ -54,7 +57,7 @@ def pad_rows(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def label_scores(
-    model: SequenceClassifier, rows: Sequence[Sequence[int]], *, batch_tokens: int = 8192, bf16: bool = False
+    model: SequenceClassifier, rows: Sequence[Ids], *, batch_tokens: int = 8192, bf16: bool = False
 ) -> Tensor:
     """Scores [n, n_labels] float32 on the CPU of tokenised texts, in their order. Rows of like length are computed
     together, at most `batch_tokens` tokens at a time, padding included. `bf16`: products in bfloat16."""
@@ -79,7 +82,7 @@ def classify_texts(model: SequenceClassifier, tokenizer: Tokenizer, texts: Seque
     return label_scores(model, rows).softmax(-1)
 
 
-def _by_length(rows: Sequence[Sequence[int]], batch_tokens: int) -> list[list[int]]:
+def _by_length(rows: Sequence[Ids], batch_tokens: int) -> list[list[int]]:
     """Indices of rows in batches, the longest first."""
     batches: list[list[int]] = []
     for i in sorted(range(len(rows)), key=lambda i: -len(rows[i])):

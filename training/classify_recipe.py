@@ -19,7 +19,7 @@ class ClassifyData(FinetuneData):
     label_field: str = "label"
     columns: tuple[str, ...] | None = None
     labels: tuple[str, ...] = ()
-    label_names: dict[str, str] = {}
+    label_names: dict[str, str] = Field(default_factory=dict)
     test: tuple[str, ...] = ()
     deduplicate: bool = True
     max_length: int | None = Field(default=None, ge=1)

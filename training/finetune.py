@@ -14,19 +14,18 @@ import torch
 from pydantic import Field, model_validator
 
 from model.adapters import ADAPTER_CONFIG, save_adapter
-from model.checkpoint import load_model, save_model
+from model.checkpoint import load_model
 from model.classifier import as_classifier
+from model.derived import save_texts, save_weights, stored_dtype
 from model.errors import CheckpointError, ConfigError
-from model.files import read_json, staged_directory, write_json
+from model.files import staged_directory
 from model.gpt import GPT, SequenceClassifier
 from model.hub import resolve_model
 from model.lora import LoraConfig, add_lora
-from model.prompts import CHAT_TEMPLATE_FILE, INSTRUCTION_TEMPLATE_FILE, PromptTemplate
 from model.tokenizer import Tokenizer
 from training.recipe import OptimSettings, Recipe, RunSection, Section
 
 Method = Literal["full", "last_block", "lora"]
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class LoraSettings(Section):
@@ -145,7 +144,7 @@ def start(settings: FinetuneSettings, labels: tuple[str, ...] = ()) -> Start:
     elif not labels and isinstance(model, SequenceClassifier):
         raise ConfigError(f"{base}: is a classifier; this task needs a language model")
     name = str(base.resolve()) if Path(settings.model).is_dir() else settings.model
-    started = Start(model, tokenizer, base, name, _stored_dtype(base))
+    started = Start(model, tokenizer, base, name, stored_dtype(base))
     _choose_weights(started, settings)
     return started
 
@@ -171,7 +170,7 @@ def fingerprint(started: Start, settings: FinetuneSettings, **data: Any) -> dict
     digest = hashlib.sha256()
     for name, tensor in started.model.state_dict().items():
         digest.update(name.encode())
-        digest.update(tensor.contiguous().numpy())
+        digest.update(tensor.cpu().contiguous().numpy())
     fixed = {
         "model": digest.hexdigest(),
         "method": settings.method,
@@ -209,40 +208,9 @@ def export(
         if settings.method == "lora":
             save_adapter(started.model, stage, started.base_name)
         else:
-            save_model(started.model, stage, dtype=started.dtype)
-            _keep_generation_settings(started.base, stage)
-        started.tokenizer.save(stage)
-        if isinstance(started.model, SequenceClassifier):
-            _name_padding(started, stage)
-        for name, text in {**_templates(started.base), **(templates or {})}.items():
+            save_weights(started.model, stage, started.base)
+        save_texts(started.tokenizer, started.model.config, stage, started.base)
+        for name, text in (templates or {}).items():
             (stage / name).write_text(text, "utf-8")
         (stage / "README.md").write_text(card, "utf-8")
     return target
-
-
-def _templates(base: Path) -> dict[str, str]:
-    """The prompt templates that the base has of its own."""
-    chat, instruction = PromptTemplate.from_directory(base), base / INSTRUCTION_TEMPLATE_FILE
-    found = {} if chat.plain else {CHAT_TEMPLATE_FILE: chat.text}
-    return found | ({instruction.name: instruction.read_text("utf-8")} if instruction.is_file() else {})
-
-
-def _keep_generation_settings(base: Path, stage: Path) -> None:
-    """The base's own sampling defaults stay, beside the token ids written."""
-    path = base / "generation_config.json"
-    if path.is_file():
-        write_json(stage / path.name, {**read_json(path), **read_json(stage / path.name)})
-
-
-def _name_padding(started: Start, stage: Path) -> None:
-    """Other libraries batch a classifier's texts by the tokenizer's own padding token and truncate at its length."""
-    path, pad = stage / "tokenizer_config.json", started.model.config.pad_token_id
-    fields: dict[str, Any] = {"padding_side": "right", "model_max_length": started.model.config.context_length}
-    if pad is not None and (text := started.tokenizer.token_bytes(pad)):
-        fields["pad_token"] = text.decode("utf-8", "replace")
-    write_json(path, {**read_json(path), **fields})
-
-
-def _stored_dtype(base: Path) -> torch.dtype:
-    fields = read_json(base / "config.json")
-    return _DTYPES.get(str(fields.get("dtype") or fields.get("torch_dtype")).removeprefix("torch."), torch.float32)

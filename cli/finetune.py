@@ -1,0 +1,160 @@
+"""`homegrown finetune`: a trained model made to classify, to follow instructions, or to prefer some answers."""
+
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cli import needs
+
+
+@click.group()
+def finetune() -> None:
+    """Go on training a model for a task: classify, instruct or prefer."""
+
+
+def _task(command: Callable[..., None]) -> Callable[..., None]:
+    """The arguments that every task has. Those that a recipe has too are None when not given, so that the recipe's hold."""
+    options = (
+        click.argument("data", nargs=-1, type=click.Path()),
+        click.option("--out", required=True, type=click.Path(path_type=Path), help="Directory of the run: states, log, model."),
+        click.option("--recipe", type=click.Path(path_type=Path), help="A TOML file of settings; the options below win over it."),
+        click.option("--model", help="The model to start from: a bundled or pulled one's name, or a directory."),
+        click.option("--method", type=click.Choice(["full", "last_block", "lora"]), help="Which weights are trained."),
+        click.option("--epochs", type=float, help="Passes over the training rows."),
+        click.option("--minutes", type=float, help="End after this long at the latest."),
+        click.option("--lr", type=float, help="Peak learning rate."),
+        click.option("--batch-rows", type=int, help="Rows an update."),
+        click.option("--seed", type=int, help="Of the split, the order and all that is drawn."),
+        click.option("--device", help="cpu, cuda, cuda:1; by default a GPU if there is one."),
+        click.option("--validation", multiple=True, type=click.Path(), help="A file of validation rows; may be repeated."),
+        click.option("--set", "changes", multiple=True, metavar="SECTION.FIELD=VALUE", help="Any other field of the recipe."),
+        click.option("--resume", is_flag=True, help="Go on from the run's newest saved state."),
+    )  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _overrides(given: dict[str, Any]) -> dict[str, Any]:
+    """The options as a recipe's sections; what wasn't given is None or missing."""
+    found: dict[str, Any] = {
+        "model": given["model"],
+        "method": given["method"],
+        "run": {name: given[name] for name in ("epochs", "minutes", "seed", "device")},
+        "optim": {name: given[name] for name in ("lr", "batch_rows")},
+        "data": {"validation": given["validation"] or None},
+    }
+    for change in given["changes"]:
+        name, equals, text = change.partition("=")
+        *sections, field = name.split(".")
+        if not equals or not field:
+            raise click.BadParameter(f"{change!r} is not SECTION.FIELD=VALUE", param_hint="--set")
+        table = found
+        for section in sections:
+            table = table.setdefault(section, {})
+        table[field] = _value(text)
+    return found
+
+
+def _value(text: str) -> Any:
+    """A value as TOML reads it (true, 3, 0.1, [1, 2]); anything else is a text."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _pairs(given: tuple[str, ...], option: str) -> list[tuple[str, str]]:
+    pairs = [tuple(text.partition("=")[::2]) for text in given]
+    for text, (name, value) in zip(given, pairs, strict=True):
+        if not name or not value:
+            raise click.BadParameter(f"{text!r} is not LABEL=VALUE", param_hint=option)
+    return pairs  # type: ignore[return-value]
+
+
+@finetune.command()
+@_task
+@click.option("--text-field", help="The column or key of the text.  [default: text]")
+@click.option("--label-field", help="The column or key of the label.  [default: label]")
+@click.option("--columns", help="Names of the columns, apart by commas, of files without a header line.")
+@click.option("--class-file", multiple=True, metavar="LABEL=FILE", help="A file of one text a line, all of one label.")
+@click.option(
+    "--label-name", multiple=True, metavar="LABEL=NAME", help="Another name for a label of the data, as in 0=negative."
+)
+@click.option("--test", multiple=True, type=click.Path(), help="A file of rows to measure once, at the end.")
+@click.option("--class-weights", type=click.Choice(["none", "balanced"]), help="balanced: every label counts the same.")
+@click.option("--max-length", type=int, help="Tokens of a text that training reads.")
+def classify(
+    data: tuple[str, ...],
+    out: Path,
+    recipe: Path | None,
+    resume: bool,
+    text_field: str | None,
+    label_field: str | None,
+    columns: str | None,
+    class_file: tuple[str, ...],
+    label_name: tuple[str, ...],
+    test: tuple[str, ...],
+    class_weights: str | None,
+    max_length: int | None,
+    **shared: Any,
+) -> None:
+    """Train a classifier on DATA: .csv, .tsv, .jsonl, .json or .parquet files of texts with labels.
+
+    \b
+    homegrown finetune classify reviews.csv --text-field review --label-field stars --out runs/reviews
+    homegrown finetune classify --class-file neg=neg.txt --class-file pos=pos.txt --out runs/tone
+    """
+    changes = _overrides(shared)
+    changes["data"] |= {
+        "text_field": text_field,
+        "label_field": label_field,
+        "columns": [name.strip() for name in columns.split(",")] if columns else None,
+        "label_names": dict(_pairs(label_name, "--label-name")) or None,
+        "test": test or None,
+        "class_weights": class_weights,
+        "max_length": max_length,
+    }
+    with needs("train"):
+        from training.classify import classify as run
+        from training.classify_recipe import ClassifySettings
+
+        settings = ClassifySettings.from_toml(recipe, changes)
+        model = run(settings, data, out, class_files=_pairs(class_file, "--class-file"), resume=resume)
+    click.echo(model)
+
+
+@finetune.command()
+@_task
+def instruct(data: tuple[str, ...], out: Path, recipe: Path | None, resume: bool, **shared: Any) -> None:
+    """Tune a model to follow instructions, on DATA: rows of instruction / input / output, prompt / completion, or messages.
+
+    \b
+    homegrown finetune instruct answers.jsonl --model gpt2 --out runs/instruct
+    homegrown serve --model runs/instruct/model
+    """
+    with needs("train"):
+        from training.instruct import instruct as run
+        from training.instruct_recipe import InstructSettings
+
+        model = run(InstructSettings.from_toml(recipe, _overrides(shared)), data, out, resume=resume)
+    click.echo(model)
+
+
+@finetune.command()
+@_task
+def prefer(data: tuple[str, ...], out: Path, recipe: Path | None, resume: bool, **shared: Any) -> None:
+    """Tune a model towards the better of two answers (DPO), on DATA: rows of a prompt, a chosen and a rejected answer.
+
+    \b
+    homegrown finetune prefer pairs.jsonl --model runs/instruct/model --out runs/preferred
+    """
+    with needs("train"):
+        from training.instruct_recipe import PreferSettings
+        from training.prefer import prefer as run
+
+        model = run(PreferSettings.from_toml(recipe, _overrides(shared)), data, out, resume=resume)
+    click.echo(model)
