@@ -6,7 +6,8 @@ regular expression, which is several times faster than cutting here; `PreTokeniz
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
@@ -23,6 +24,7 @@ BEHAVIORS: tuple[Behavior, ...] = ("Removed", "Isolated", "MergedWithPrevious", 
 # GPT-2's pattern (openai/gpt-2, encoder.py): contractions, letters, numbers, the rest, and blanks, of which the last
 # one goes with the word behind it.
 GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+_BEHIND_A_WORD = re.compile(r"(?<=\w)(?=[ \n])")
 PATTERN_SECONDS = 10.0  # a pattern from a file may need time that grows with the square of the text, or worse
 DIGIT = r"\p{N}"
 # Digits cut out one by one first, then GPT-2's pattern (SmolLM, StarCoder 2), as one expression: blanks in front of a
@@ -108,8 +110,7 @@ class PreTokenizer:
 
     pattern: what tiktoken is to cut the `segments` by, None when only `pieces` is exact.
     tried: the pattern is one of ours, known to cope with long texts.
-    parts_words: no piece reaches across the border between a letter or digit and a blank or line feed behind it, and none
-    looks across it, so a text may be cut there and the parts taken for themselves.
+    parts_words: `cut_behind_words` is safe: no piece reaches across such a cut, and none looks across it.
     """
 
     def __init__(self, stages: Sequence[Stage]) -> None:
@@ -154,6 +155,16 @@ class PreTokenizer:
             pieces = [part for piece in pieces for part in stage.pieces(piece)]
         for piece in pieces:
             yield unspell_bytes(piece) or b""
+
+
+def cut_behind_words(text: str, size: int) -> Iterator[str]:
+    """`text` in parts of `size` characters or little more, cut between a letter or digit and the blank or line feed behind it;
+    GPT-2's pattern finds the same pieces in the parts as in the whole."""
+    start = 0
+    while (end := _BEHIND_A_WORD.search(text, start + size)) is not None:
+        yield text[start : end.start()]
+        start = end.start()
+    yield text[start:]
 
 
 def _covering(pattern: str) -> str | None:

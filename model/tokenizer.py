@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import codecs
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -19,13 +18,11 @@ from model.bpe import BytePairEncoder, reachable_tokens
 from model.errors import TokenizerError
 from model.files import read_json
 from model.gpt2_vocabulary import END_OF_TEXT
-from model.pretokenizers import ByteLevel, PreTokenizer
+from model.pretokenizers import ByteLevel, PreTokenizer, cut_behind_words
 from model.tokenizer_json import parse
 
 if TYPE_CHECKING:
     import numpy as np
-
-_BEHIND_A_WORD = re.compile(r"(?<=\w)(?=[ \n])")
 
 
 class Tokenizer:
@@ -186,12 +183,7 @@ class Tokenizer:
     def cut(self, text: str, size: int) -> Iterator[str]:
         """`text` in parts of `size` characters or little more, whose ids end to end are those of the text; in one part with a
         tokenizer that gives no surety of that, or where no word ends."""
-        start = 0
-        if self._added.plain and self._encoder.parts_words:
-            while (end := _BEHIND_A_WORD.search(text, start + size)) is not None:
-                yield text[start : end.start()]
-                start = end.start()
-        yield text[start:]
+        return cut_behind_words(text, size) if self._added.plain and self._encoder.parts_words else iter([text])
 
     def encode_rendered(self, text: str, undo: Mapping[int, str]) -> list[int]:
         """Ids of a filled-in template: special tokens are made of what it spells out, then stand-in characters in the
