@@ -19,12 +19,6 @@ from model.lora import LowRank
 from training.optim import OptimizerName
 
 
-def shape_only(config: ModelConfig) -> GPT | SequenceClassifier:
-    """The model without its weights, to count on: it takes no memory."""
-    with torch.device("meta"):
-        return SequenceClassifier(config) if config.labels else GPT(config)
-
-
 @dataclass(frozen=True)
 class ParameterCount:
     """`embedding`: of tokens and positions, the head's too where it is tied."""

@@ -2,6 +2,7 @@
 
 import io
 import math
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,7 @@ class Theme:
 
 LIGHT = Theme("#ffffff", "#3d3d3a", "#e6e6e2", "#2563b0", "#b9d0ec", "#c2570c")
 DARK = Theme("#1d1f21", "#c8c8c4", "#34373a", "#6ea8ee", "#32506f", "#f0934a")
-_SMOOTHING = 40  # the smoothed curve remembers about a fortieth of the run
+_SMOOTHING = 30  # a point of the smoothed curve is of this part of the run
 
 
 def curves(log: Log, *, references: Mapping[str, float] | None = None, theme: Theme = LIGHT) -> dict[str, bytes]:
@@ -42,7 +43,7 @@ def curves(log: Log, *, references: Mapping[str, float] | None = None, theme: Th
         ("throughput.png", "tokens_per_second", "tokens a second"),
     ):
         if len(points(log, key)) > 1:
-            drawings[name] = (4.2, 2.7), lambda axes, key=key, label=label: _draw_plain(axes, log, key, label, theme)
+            drawings[name] = (3.6, 2.4), lambda axes, key=key, label=label: _draw_plain(axes, log, key, label, theme)
     return {name: _picture(size, draw, theme) for name, (size, draw) in drawings.items()}
 
 
@@ -51,13 +52,12 @@ def points(log: Log, key: str) -> list[tuple[int, float]]:
     return [(row["tokens_seen"], row[key]) for row in log if isinstance(row.get(key), int | float)]
 
 
-def smoothed(values: Sequence[float], window: float) -> list[float]:
-    """An exponential mean over about `window` values, unbiased from the first on."""
-    decay, total, weight, result = 1 - 1 / max(1.0, window), 0.0, 0.0, []
-    for value in values:
-        total, weight = decay * total + (1 - decay) * value, decay * weight + (1 - decay)
-        result.append(total / weight)
-    return result
+def smoothed(values: Sequence[float]) -> list[float]:
+    """The median of each value and its neighbours: single spikes leave no trace. At the begin, where a loss falls fast, no more
+    neighbours after than before, so that the curve doesn't run ahead."""
+    reach = len(values) // _SMOOTHING // 2
+    spans = (min(reach, i) for i in range(len(values)))
+    return [statistics.median(values[i - span : i + span + 1]) for i, span in enumerate(spans)]
 
 
 def _draw_loss(
@@ -69,9 +69,8 @@ def _draw_loss(
 ) -> None:
     if loss:
         tokens, values = zip(*loss, strict=True)
-        smooth = smoothed(values, len(values) / _SMOOTHING)
         axes.plot(tokens, values, color=theme.pale, linewidth=0.8)
-        axes.plot(tokens, smooth, color=theme.line, linewidth=1.6, label="training")
+        axes.plot(tokens, smoothed(values), color=theme.line, linewidth=1.6, label="training")
         # The first updates' loss is far above the rest; without them the differences that matter can be seen.
         later = [*values[len(values) // 25 :], *(value for _, value in validation), *references.values()]
         low, high = min(later), max(later)
@@ -103,7 +102,7 @@ def _draw_plain(axes: "Axes", log: Log, key: str, label: str, theme: Theme) -> N
         axes.set_ylim(0, 1.05)
     else:
         axes.plot(tokens, values, color=theme.pale, linewidth=0.8)
-        axes.plot(tokens, smoothed(values, len(values) / _SMOOTHING), color=theme.line, linewidth=1.6)
+        axes.plot(tokens, smoothed(values), color=theme.line, linewidth=1.6)
         # A single spike should not flatten the rest.
         axes.set_ylim(0, 1.15 * sorted(values)[min(len(values) - 1, math.ceil(0.99 * len(values)))])
     axes.set_title(label, fontsize=9, color=theme.ink, loc="left")

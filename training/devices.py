@@ -92,7 +92,7 @@ def known_peak(name: str) -> float | None:
 def _measured(device: str, threads: int) -> Peak:
     rates = {dtype: _matmul_rate(torch.device(device), dtype) for dtype in (torch.bfloat16, torch.float32)}
     fastest = max(rates, key=lambda dtype: rates[dtype])
-    of = f" on {threads} thread{'s' if threads > 1 else ''}" if device == "cpu" else ""
+    of = f" on {_threads(threads)}" if device == "cpu" else ""
     return Peak(rates[fastest], f"measured, {str(fastest).removeprefix('torch.')} matrix products{of}")
 
 
@@ -139,7 +139,11 @@ def describe_device(device: torch.device | str) -> str:
     """For a person: the GPU's name, or the processor's and how many threads compute on it."""
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{_processor()}, {torch.get_num_threads()} threads"
+    return f"{_processor()}, {_threads(torch.get_num_threads())}"
+
+
+def _threads(number: int) -> str:
+    return f"{number} thread{'s' * (number != 1)}"
 
 
 def _processor() -> str:
