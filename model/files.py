@@ -40,8 +40,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     try:
         write(part)
         part.chmod(0o644)  # some writers make files for their owner alone; a model directory is for every user
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
+        _sync(part)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
@@ -49,8 +48,8 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
 
 @contextmanager
 def staged_directory(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """A directory beside `target` to write into; it takes target's place at the end, or goes without a trace on an
-    error.
+    """A directory beside `target` to write into; synced to the disk, it takes target's place at the end, or goes without a
+    trace on an error.
 
     Raises CheckpointError when `target` holds files already and `overwrite` is not set.
     """
@@ -61,6 +60,8 @@ def staged_directory(target: Path, *, overwrite: bool = False) -> Iterator[Path]
     try:
         stage.chmod(0o755)
         yield stage
+        for path in [*stage.rglob("*"), stage]:
+            _sync(path)
         if target.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
             target.replace(old / target.name)
@@ -68,8 +69,18 @@ def staged_directory(target: Path, *, overwrite: bool = False) -> Iterator[Path]
             shutil.rmtree(old)
         else:
             stage.replace(target)
+        _sync(target.parent)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    """Wait until the disk has a file, or a directory's entries: a rename must not come before what it names."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def file_sha256(path: Path) -> str:

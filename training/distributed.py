@@ -79,8 +79,8 @@ def join(device: str) -> Iterator[World]:
 
 
 def wrap(objective: Objective, world: World, how: Literal["ddp", "fsdp"]) -> nn.Module:
-    """The module whose forward the loop calls. FSDP parts the objective's own parameters in place: make optimisers after
-    this."""
+    """The module whose forward the loop calls. FSDP parts the objective's parameters in place, for good: make optimisers after
+    this, and give it an objective that nobody else uses."""
     if world.size == 1:
         return objective
     if how == "ddp":
@@ -103,21 +103,12 @@ def gradient_sync(module: nn.Module, wanted: bool) -> Iterator[None]:
     yield
 
 
-@contextmanager
-def whole_model(module: nn.Module) -> Iterator[None]:
-    """The parameters whole on every process for a while, so that the plain model can be used (evaluation, samples). To be
-    entered by all."""
-    if not isinstance(module, FSDPModule):
-        yield
-        return
-    parted = [m for m in module.modules() if isinstance(m, FSDPModule)]
-    for part in parted:
-        part.unshard()
-    try:
-        yield
-    finally:
-        for part in parted:
-            part.reshard()
+def gather(parted: nn.Module, plain: nn.Module) -> None:
+    """Give `plain`, a model of the same shape, the weights of one whose parameters are parted. To be called by all."""
+    mine = dict(plain.named_parameters())
+    with torch.no_grad():
+        for name, parameter in parted.named_parameters():
+            mine[name].copy_(whole(parameter.detach()))
 
 
 def whole(tensor: Tensor) -> Tensor:

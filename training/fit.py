@@ -4,6 +4,7 @@ share around the loop.
 A run's directory holds `states/`, `log.jsonl` and `tensorboard/`; the task adds its data and its result.
 """
 
+import copy
 import math
 import os
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from training import state as states
 from training.costs import training_flops
 from training.data.batch import Source
 from training.devices import peak_flops
-from training.distributed import World, each_alike, join, wrap
+from training.distributed import World, each_alike, gather, join, wrap
 from training.errors import TrainingError
 from training.loop import Hooks, RunSettings, StepSettings, can_compile, run
 from training.objectives import Objective
@@ -68,22 +69,25 @@ def fit(job: Job, directory: Path, *, resume: bool) -> Outcome:
             )
         each_alike(job.fingerprint, world)
         set_threads(job.run)
-        job.objective.to(world.device)
         _trunk(job.objective).checkpointing = job.run.checkpointing
+        # FSDP takes a model apart; the job keeps its own, whole, to measure and to export.
+        parted = world.size > 1 and job.run.parallel == "fsdp"
+        objective = (copy.deepcopy(job.objective) if parted else job.objective).to(world.device)
         if job.run.compile and can_compile():
             torch._dynamo.config.suppress_errors = True  # what can't be compiled runs as it is
-            job.objective.compile()
-        module = wrap(job.objective, world, job.run.parallel)
-        state = states.TrainState(job.objective.model, optimizers(job))
+            objective.compile()
+        module = wrap(objective, world, job.run.parallel)
+        state = states.TrainState(objective.model, optimizers(objective, job.optim))
         if newest:
             states.restore(state, newest, fingerprint=job.fingerprint)
-        recorder = _recorder(job, directory, world, state.counters.step)
-        with recorder:
+        with _recorder(job, directory, world, state.counters.step) as recorder:
             try:
                 _run(job, directory, state, module, recorder, world)
             except KeyboardInterrupt:
                 recorder.note(f"stopped at step {state.counters.step}; --resume goes on from the newest saved state")
                 raise
+        if parted:
+            gather(objective.model, job.objective.model)
         return Outcome(state.counters, world)
 
 
@@ -91,6 +95,19 @@ def _run(
     job: Job, directory: Path, state: states.TrainState, module: torch.nn.Module, recorder: Recorder, world: World
 ) -> None:
     options = job.run
+
+    def measured(measure: Callable[[], Any]) -> Callable[[], Any]:
+        def call() -> Any:
+            if state.model is job.objective.model:
+                return measure()
+            gather(state.model, job.objective.model)
+            job.objective.to(world.device)
+            try:
+                return measure()
+            finally:
+                job.objective.to("cpu")
+
+        return call
 
     def save() -> None:
         states.save(
@@ -105,7 +122,7 @@ def _run(
         schedule(job),
         StepSettings(options.micro_batch, job.optim.clip, options.seed),
         RunSettings(job.batch_rows, options.eval_every, options.save_every, options.sample_every),
-        Hooks(job.evaluate, save, job.samples),
+        Hooks(measured(job.evaluate), save, measured(job.samples) if job.samples else None),
         recorder,
         world,
     )
@@ -127,13 +144,12 @@ def load_best(job: Job, directory: Path, counters: states.Counters) -> None:
     states.load_weights(job.objective.model, path)
 
 
-def optimizers(job: Job) -> list[torch.optim.Optimizer]:
-    """The job's optimisers, over the parameters that its model has now. ConfigError when none is to be trained."""
-    if not trainable(job.objective.model):
+def optimizers(objective: Objective, optim: OptimSettings) -> list[torch.optim.Optimizer]:
+    """The optimisers over the parameters that the objective's model has now. ConfigError when none is to be trained."""
+    if not trainable(objective.model):
         raise ConfigError("no parameter of the model is to be trained")
-    optim = job.optim
     return make_optimizers(
-        job.objective.model,
+        objective.model,
         optim.optimizer,
         lr=optim.lr,
         matrix_lr=optim.matrix_lr,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from training.data.batch import Batch, Source
-from training.distributed import World, gradient_sync, whole_model
+from training.distributed import World, gradient_sync
 from training.errors import TrainingError
 from training.optim import Schedule, set_learning_rates, trainable
 from training.state import Counters, TrainState
@@ -170,13 +170,11 @@ def run(
         last = _pass_time(counters, last, world)
         ended = schedule.progress(counters.step, counters.seconds) >= 1.0
         if settings.sample_every and hooks.samples and (ended or counters.step % settings.sample_every == 0):
-            with whole_model(module):
-                for text in hooks.samples():
-                    recorder.sample(text, counters)
+            for text in hooks.samples():
+                recorder.sample(text, counters)
         improved = False
         if ended or counters.step % settings.eval_every == 0:
-            with whole_model(module):
-                values = hooks.evaluate()
+            values = hooks.evaluate()
             improved = values["validation_loss"] < counters.best_loss
             if improved:
                 counters.best_step, counters.best_loss = counters.step, values["validation_loss"]

@@ -1,111 +1,155 @@
-"""Pretraining: a corpus -> tokenizer -> shards -> a trained model directory with its model card.
+"""Pretraining: a corpus -> tokenizer -> shards -> a trained model directory with its model card. From scratch, or going on from
+any model directory, with its own tokenizer: then the domain's text and general text are measured before and after.
 
-A run's directory holds `data/` (tokenizer.json and shards), `states/` (to resume from), `log.jsonl`, and at the end
+A run's directory holds `data/` (tokenizer.json and shards), what every run holds (training.fit), and at the end the report and
 `model/`, the directory to serve.
 """
 
 import hashlib
-import os
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from model.checkpoint import save_model
+from model.checkpoint import load_model, save_model
 from model.config import ModelConfig, preset
 from model.errors import ConfigError
-from model.files import file_sha256, staged_directory
+from model.files import staged_directory, write_json
+from model.generate import generate
 from model.gpt import GPT
+from model.hub import resolve_model
+from model.sampling_params import SamplingParams
 from model.tokenizer import Tokenizer
-from training import state as states
-from training.data.bpe import train_bpe
-from training.data.loader import Batch, Windows
-from training.data.readers import corpus_files, read_documents
-from training.data.shards import MANIFEST, Manifest, open_split, read_manifest, write_shards
+from training.card import PretrainResult, model_card
+from training.data.loader import Windows
+from training.data.prepare import TOKENIZER, prepare_data
+from training.data.shards import open_split
+from training.distributed import join
 from training.evaluate.ngram import baselines
-from training.evaluate.perplexity import score_stream
-from training.loop import RunSettings, StepSettings, language_model_loss, run
-from training.optim import Schedule, make_optimizers
-from training.recipe import PretrainSettings
-from training.report import PretrainResult, model_card
+from training.evaluate.perplexity import Score, score_stream
+from training.fit import Job, check_directory, fit, set_threads
+from training.objectives import LanguageModelLoss
+from training.pretrain_recipe import PretrainSettings
+from training.state import Counters
 
-TOKENIZER = "tokenizer.json"
+_SAMPLE_TOKENS = 120
 
 
 def pretrain(settings: PretrainSettings, directory: Path, *, resume: bool = False) -> Path:
     """Run a recipe in `directory` and return the finished model's directory.
 
-    With `resume` it goes on from the newest saved state; without, a directory that holds states already is refused.
+    With `resume` it goes on from the newest saved state; without, a directory that holds states already is refused. Under
+    torchrun every process calls it.
     """
-    saved = states.saved_states(directory / "states")
-    if saved and not resume:
-        raise ConfigError(f"{directory}: holds a run already; add --resume to go on with it, or name another directory")
-    directory.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(settings.run.threads or os.cpu_count() or 1)
-    manifest = prepare_data(settings, directory / "data")
-    state, fingerprint = _start(settings, manifest, Tokenizer.from_file(directory / "data" / TOKENIZER))
-    if saved:
-        states.restore(state, saved[-1], fingerprint=fingerprint)
-    _train(settings, directory, state, fingerprint)
-    return export(settings, directory, state, manifest)
+    check_directory(directory, resume=resume)
+    with join(settings.run.device) as world:
+        set_threads(settings.run)
+        if world.is_main:
+            directory.mkdir(parents=True, exist_ok=True)
+            prepare_data(settings, directory / "data")
+        world.barrier()
+        run = _Run(settings, directory)
+        if world.is_main:
+            run.measure_start()
+        world.barrier()
+        outcome = fit(run.job(), directory, resume=resume)
+        target = directory / "model"
+        if world.is_main:
+            run.export(target, outcome.counters)
+        world.barrier()
+        return target
 
 
-def _train(settings: PretrainSettings, directory: Path, state: states.TrainState, fingerprint: dict[str, Any]) -> None:
-    model, options = state.model, settings.run
-    assert isinstance(model, GPT)
-    context, shards = model.config.context_length, directory / "data" / "shards"
-    rows = max(1, round(settings.optim.batch_tokens / context))
-    some = open_split(shards, "validation")[: options.eval_tokens]
-    run(
-        state,
-        _OnDevice(Windows(open_split(shards, "train"), context, options.seed), torch.device(options.device)),
-        language_model_loss(model, bf16=options.bf16, compiled=options.compile),
-        schedule(settings),
-        StepSettings(min(options.micro_batch, rows), settings.optim.clip),
-        RunSettings(rows, options.log_every, options.eval_every, options.save_every),
-        log=directory / "log.jsonl",
-        evaluate=lambda: score_stream(model, some, stride=context, bf16=options.bf16).loss,
-        save=lambda: states.save(state, directory / "states", fingerprint=fingerprint, keep=options.keep),
-    )
+class _Run:
+    """A run's parts: model, tokenizer, shards, and what is measured of them."""
 
+    def __init__(self, settings: PretrainSettings, directory: Path) -> None:
+        self.settings, self.directory = settings, directory
+        self.shards = directory / "data" / "shards"
+        self.manifest = prepare_data(settings, directory / "data")
+        self.tokenizer = Tokenizer.from_file(directory / "data" / TOKENIZER)
+        self.model = _model(settings, self.tokenizer)
+        self.eot = self.tokenizer.eos_token_id if settings.data.document_mask else None
 
-def prepare_data(settings: PretrainSettings, directory: Path) -> Manifest:
-    """Tokenizer and shards in `directory`, made when they aren't there, and their manifest.
+    def job(self) -> Job:
+        """What the loop needs."""
+        settings, context = self.settings, self.model.config.context_length
+        return Job(
+            objective=LanguageModelLoss(self.model, bf16=settings.run.precision_bf16),
+            source=Windows(open_split(self.shards, "train"), context, settings.run.seed, eot=self.eot),
+            optim=settings.optim,
+            run=settings.run,
+            batch_rows=max(1, round(settings.optim.batch_tokens / context)),
+            fingerprint=self._fingerprint(),
+            evaluate=self._evaluate,
+            samples=self._samples,
+            tokens_per_sample=context,
+        )
 
-    ConfigError when what is there was made with other data settings.
-    """
-    data, tokenizer_file = settings.data, directory / TOKENIZER
-    files = corpus_files(data.corpus)
-    names = [path.name for path in files]
-    if (directory / "shards" / MANIFEST).is_file():
-        manifest = read_manifest(directory / "shards")
-        wanted = (names, data.validation_fraction, settings.run.seed, file_sha256(tokenizer_file))
-        if wanted != (manifest.corpus, manifest.validation_fraction, manifest.seed, manifest.tokenizer_sha256):
-            raise ConfigError(
-                f"{directory}: was prepared with other data settings; delete it or name another run directory"
-            )
-        return manifest
-    if data.tokenizer is None:
-        train_bpe(read_documents(files), data.vocab_size, tokenizer_file)
-    else:
-        Tokenizer.from_file(Path(data.tokenizer)).save(directory)
-    return write_shards(
-        read_documents(files),
-        tokenizer_file,
-        directory / "shards",
-        corpus=names,
-        validation_fraction=data.validation_fraction,
-        seed=settings.run.seed,
-        threads=os.cpu_count() or 1,
-    )
+    def measure_start(self) -> None:
+        """Before the first update of a run that goes on from a model: how well it knows the domain's text, and general text."""
+        if self.settings.model.start is not None and not self._before.is_file():
+            write_json(self._before, {name: asdict(measure) for name, measure in self._measures(self.model).items()})
 
+    def export(self, target: Path, counters: Counters) -> None:
+        """Write the model directory: weights in bfloat16, tokenizer, model card with the final measures and the baselines."""
+        # What is measured is what is shipped: the weights rounded to bfloat16.
+        rounded = GPT(self.model.config).eval()
+        rounded.load_state_dict({name: tensor.to(torch.bfloat16) for name, tensor in self.model.state_dict().items()})
+        validation = open_split(self.shards, "validation")
+        n_bytes = self.manifest.splits["validation"].bytes
+        result = PretrainResult(
+            settings=self.settings,
+            config=rounded.config,
+            manifest=self.manifest,
+            counters=counters,
+            score=score_stream(rounded, validation),
+            baselines=baselines(open_split(self.shards, "train"), validation, self.manifest.vocab_size, n_bytes),
+        )
+        with staged_directory(target, overwrite=True) as stage:
+            save_model(rounded, stage, dtype=torch.bfloat16)
+            self.tokenizer.save(stage)
+            (stage / "README.md").write_text(model_card(result), "utf-8")
 
-def schedule(settings: PretrainSettings) -> Schedule:
-    """The recipe's learning-rate schedule."""
-    seconds = settings.run.minutes * 60 if settings.run.minutes else None
-    optim = settings.optim
-    return Schedule(optim.warmup_steps, optim.cooldown, optim.floor, settings.run.steps, seconds)
+    @property
+    def _before(self) -> Path:
+        return self.directory / "before.json"
+
+    def _fingerprint(self) -> dict[str, Any]:
+        shape = {key: value for key, value in asdict(self.model.config).items() if key != "labels"}
+        optim = self.settings.optim
+        return {
+            "model": hashlib.sha256(repr(shape).encode()).hexdigest(),
+            "start": self.settings.model.start,
+            "data": self.manifest.splits["train"].sha256,
+            "document_mask": self.settings.data.document_mask,
+            "seed": self.settings.run.seed,
+            "optimizer": optim.optimizer,
+            "batch_tokens": optim.batch_tokens,
+        }
+
+    def _evaluate(self) -> dict[str, float]:
+        some = open_split(self.shards, "validation")[: self.settings.run.eval_tokens]
+        context = self.model.config.context_length
+        score = score_stream(self.model, some, stride=context, bf16=self.settings.run.precision_bf16)
+        return {"validation_loss": score.loss}
+
+    def _samples(self) -> list[str]:
+        """A continuation of each of the recipe's prompts, by the run's seed."""
+        params = SamplingParams(temperature=0.8, top_p=0.95, seed=self.settings.run.seed)
+        texts = []
+        self.model.eval()
+        for prompt in self.settings.run.prompts:
+            ids = self.tokenizer.encode_prompt(prompt) or [self.tokenizer.eos_token_id or 0]
+            room = min(_SAMPLE_TOKENS, self.model.config.context_length - len(ids))
+            texts.append(prompt + self.tokenizer.decode(list(generate(self.model, ids, params, room))))
+        return texts
+
+    def _measures(self, model: GPT) -> dict[str, Score]:
+        """Of the domain's validation text, and of the recipe's general text."""
+        found = {"domain": score_stream(model, open_split(self.shards, "validation"))}
+        return found
 
 
 def model_config(settings: PretrainSettings, tokenizer: Tokenizer) -> ModelConfig:
@@ -122,65 +166,13 @@ def model_config(settings: PretrainSettings, tokenizer: Tokenizer) -> ModelConfi
     return replace(base, **settings.model.changes, **ids)  # type: ignore[arg-type]
 
 
-def export(settings: PretrainSettings, directory: Path, state: states.TrainState, manifest: Manifest) -> Path:
-    """Write the model directory: weights in bfloat16, tokenizer, model card with the final measures and the
-    baselines."""
-    model, shards = state.model, directory / "data" / "shards"
-    assert isinstance(model, GPT)
-    validation = open_split(shards, "validation")
-    # What is measured is what is shipped: the weights rounded to bfloat16.
-    rounded = GPT(model.config).eval()
-    rounded.load_state_dict({name: tensor.to(torch.bfloat16) for name, tensor in model.state_dict().items()})
-    n_bytes = manifest.splits["validation"].bytes
-    result = PretrainResult(
-        settings=settings,
-        config=model.config,
-        manifest=manifest,
-        counters=state.counters,
-        score=score_stream(rounded, validation),
-        baselines=baselines(open_split(shards, "train"), validation, manifest.vocab_size, n_bytes),
-    )
-    target = directory / "model"
-    with staged_directory(target, overwrite=True) as stage:
-        save_model(rounded, stage, dtype=torch.bfloat16)
-        Tokenizer.from_file(directory / "data" / TOKENIZER).save(stage)
-        (stage / "README.md").write_text(model_card(result), "utf-8")
-    return target
-
-
-class _OnDevice:
-    """Batches of `windows`, brought to the device."""
-
-    def __init__(self, windows: Windows, device: torch.device) -> None:
-        self.windows, self.device = windows, device
-
-    def batch(self, cursor: int, rows: int) -> Batch:
-        batch = self.windows.batch(cursor, rows)
-        return Batch(batch.tokens.to(self.device), batch.targets.to(self.device))
-
-
-def _start(
-    settings: PretrainSettings, manifest: Manifest, tokenizer: Tokenizer
-) -> tuple[states.TrainState, dict[str, Any]]:
-    """A fresh state, its weights drawn from the seed, and what a resumption must share with it."""
-    torch.manual_seed(settings.run.seed)
-    config = model_config(settings, tokenizer)
-    model = GPT(config).to(settings.run.device)
-    optim = settings.optim
-    optimizers = make_optimizers(
-        model,
-        optim.optimizer,
-        lr=optim.lr,
-        matrix_lr=optim.matrix_lr,
-        weight_decay=optim.weight_decay,
-        beta2=optim.beta2,
-    )
-    shape = {key: value for key, value in asdict(config).items() if key != "labels"}
-    fingerprint = {
-        "model": hashlib.sha256(repr(shape).encode()).hexdigest(),
-        "data": manifest.splits["train"].sha256,
-        "seed": settings.run.seed,
-        "optimizer": optim.optimizer,
-        "batch_tokens": optim.batch_tokens,
-    }
-    return states.TrainState(model, optimizers), fingerprint
+def _model(settings: PretrainSettings, tokenizer: Tokenizer) -> GPT:
+    """The model to train, on the CPU in float32: drawn from the seed, or the one to go on from."""
+    if settings.model.start is None:
+        torch.manual_seed(settings.run.seed)
+        return GPT(model_config(settings, tokenizer))
+    directory = resolve_model(settings.model.start)
+    model = load_model(directory)
+    if not isinstance(model, GPT):
+        raise ConfigError(f"{directory}: is a classifier; pretraining goes on from a language model")
+    return model.requires_grad_(True)

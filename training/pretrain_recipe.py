@@ -15,14 +15,14 @@ class DataSettings(Section):
     `document_mask`: tokens see their own document alone, and positions begin anew in each. `general`: files of other text, to see
     what training on this corpus does to it."""
 
-    corpus: list[str] = []
+    corpus: tuple[str, ...] = ()
     field: str = "text"
     tokenizer: str | None = None
     vocab_size: int = Field(default=4096, ge=257)
     validation_fraction: float = Field(default=0.02, gt=0, lt=1)
     filters: FilterSettings = FilterSettings()
     document_mask: bool = True
-    general: list[str] = []
+    general: tuple[str, ...] = ()
     about: str = ""  # a line on source and licence, for the model card
 
 
@@ -31,7 +31,7 @@ class ModelSettings(Section):
     a model directory to go on from, with its own tokenizer."""
 
     preset: str = "homegrown-4m"
-    changes: dict[str, int | float] = {}
+    changes: dict[str, int | float] = Field(default={})
     start: str | None = None
 
     @model_validator(mode="after")

@@ -46,7 +46,7 @@ def measure_speed(job: Job, world: World) -> Speed:
         torch._dynamo.config.suppress_errors = True
         job.objective.compile()
     tqdm.write("compiling, then timing" if compiled else "timing", file=sys.stderr, end=" a few updates ...\n")
-    state = TrainState(model, optimizers(job))
+    state = TrainState(model, optimizers(job.objective, job.optim))
     settings = StepSettings(rows, job.optim.clip, job.run.seed)
 
     def update(n: int) -> tuple[float, int]:

@@ -1,17 +1,24 @@
 """One update, and one saved state, exactly."""
 
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
 from tiny import random_model, tiny_config
 
 from model.errors import CheckpointError
 from model.gpt import GPT
+from training import head
 from training import state as states
-from training.data.loader import IGNORE, Batch
+from training.data.batch import IGNORE, LabelBatch, TokenBatch
 from training.errors import TrainingError
-from training.loop import StepSettings, language_model_loss, train_step
+from training.loop import StepSettings, train_step
+from training.objectives import ClassificationLoss, LanguageModelLoss
 from training.optim import Schedule, make_optimizers, set_learning_rates, trainable
 from training.state import TrainState
 
@@ -25,15 +32,18 @@ def fresh(optimizer: str = "muon") -> TrainState:
     return TrainState(model, make_optimizers(model, name, lr=1e-2, matrix_lr=0.02, weight_decay=0.1, beta2=0.95))
 
 
-def batch(rows: int = 6, seed: int = 0) -> Batch:
+def batch(rows: int = 6, seed: int = 0) -> TokenBatch:
     generator = torch.Generator().manual_seed(seed)
     tokens = torch.randint(0, 64, (rows, 33), generator=generator)
-    return Batch(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous())
+    return TokenBatch(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous())
 
 
-def step(state: TrainState, made: Batch, micro_batch: int = 6, clip: float = 1.0) -> float:
-    loss = language_model_loss(state.model, bf16=False, compiled=False)  # type: ignore[arg-type]
-    return train_step(state, made, loss, StepSettings(micro_batch, clip), 1.0).loss
+def objective(state: TrainState) -> LanguageModelLoss:
+    return LanguageModelLoss(state.model, bf16=False)  # type: ignore[arg-type]
+
+
+def step(state: TrainState, made: TokenBatch, micro_batch: int = 6, clip: float = 1.0) -> float:
+    return train_step(state, made, objective(state), StepSettings(micro_batch, clip)).loss
 
 
 def weights(state: TrainState) -> list[torch.Tensor]:
@@ -68,7 +78,7 @@ def test_loss_is_the_mean_over_valid_tokens() -> None:
         table = state.model(made.tokens).log_softmax(-1)
     expected = -table[:, :10].gather(2, made.targets[:, :10, None]).mean()
     assert step(state, made) == pytest.approx(float(expected), rel=1e-5)
-    assert state.counters.tokens == 60
+    assert train_step(state, made, objective(state), StepSettings(6, 1.0)).weight == 60
 
 
 def test_a_batch_without_a_valid_token_changes_nothing() -> None:
@@ -87,9 +97,13 @@ def test_an_injected_nan_stops_before_the_update() -> None:
     state = fresh()
     step(state, batch())
     before = weights(state)
-    poisoned = language_model_loss(state.model, bf16=False, compiled=False)  # type: ignore[arg-type]
+
+    class Poisoned(LanguageModelLoss):
+        def forward(self, *args: Any, **named: Any) -> torch.Tensor:
+            return super().forward(*args, **named) * float("nan")
+
     with pytest.raises(TrainingError, match="step 1: loss nan"):
-        train_step(state, batch(), lambda b: poisoned(b) * float("nan"), StepSettings(6, 1.0), 1.0)
+        train_step(state, batch(), Poisoned(state.model, bf16=False), StepSettings(6, 1.0))  # type: ignore[arg-type]
     assert all(torch.equal(x, y) for x, y in zip(before, weights(state), strict=True))
     assert all(p.grad is None for p in state.model.parameters())
     step(state, batch(seed=1))  # and the run can go on
@@ -155,6 +169,132 @@ def test_states_are_pruned_checked_and_matched(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=r"weights\.safetensors: damaged"):
         states.restore(state, saved[-1], fingerprint={"model": "x"})
+
+
+def test_the_best_state_stays_beside_the_newest(tmp_path: Path) -> None:
+    state = fresh()
+    for i in range(5):
+        step(state, batch(seed=i))
+        if i == 1:
+            state.counters.best_step, state.counters.best_loss = 2, 3.5
+        states.save(state, tmp_path, fingerprint={}, keep=2)
+    assert [p.name for p in states.saved_states(tmp_path)] == ["step-00000002", "step-00000004", "step-00000005"]
+    resumed = fresh()
+    states.restore(resumed, states.saved_states(tmp_path)[-1], fingerprint={})
+    assert (resumed.counters.best_step, resumed.counters.best_loss) == (2, 3.5)
+
+
+def test_a_full_disk_in_the_middle_of_a_save_leaves_the_states_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = fresh()
+    step(state, batch())
+    states.save(state, tmp_path, fingerprint={}, keep=2)
+    step(state, batch(seed=1))
+    whole = states.save_file
+
+    def full(tensors: Any, path: Path) -> None:
+        if path.name.startswith("optimizer"):
+            path.write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+        whole(tensors, path)
+
+    monkeypatch.setattr(states, "save_file", full)
+    with pytest.raises(TrainingError, match=r"step-00000002: .*No space left.*make room and resume"):
+        states.save(state, tmp_path, fingerprint={}, keep=2)
+    assert [p.name for p in tmp_path.iterdir()] == ["step-00000001"]
+    states.restore(fresh(), tmp_path / "step-00000001", fingerprint={})
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_only_what_is_trained_is_updated_and_saved(optimizer: str, tmp_path: Path) -> None:
+    model = random_model(CONFIG)
+    assert isinstance(model, GPT)
+    model.blocks[-1].requires_grad_(True)
+    name = "muon" if optimizer == "muon" else "adamw"
+    state = TrainState(model, make_optimizers(model, name, lr=1e-2, matrix_lr=0.02, weight_decay=0.1, beta2=0.95))
+    before = {key: p.detach().clone() for key, p in model.named_parameters()}
+    step(state, batch())
+    changed = {key for key, p in model.named_parameters() if not torch.equal(p, before[key])}
+    assert changed == {key for key in before if key.startswith("blocks.1.")}
+    states.save(state, tmp_path, fingerprint={}, keep=1)
+    assert set(load_file(tmp_path / "step-00000001" / "weights.safetensors")) == changed
+
+
+def test_dropout_is_a_function_of_seed_and_step() -> None:
+    """So a resumed run draws what the unbroken one would have drawn, whatever was drawn in between."""
+
+    def losses(noise: bool) -> list[float]:
+        config = tiny_config("gpt2", vocab_size=64, bos_token_id=0, eos_token_ids=(0,), context_length=32, dropout=0.3)
+        model = random_model(config).requires_grad_(True)
+        state = TrainState(model, make_optimizers(model, "adamw", lr=0.01, matrix_lr=1, weight_decay=0, beta2=0.9))
+        found = []
+        for i in range(3):
+            found.append(step(state, batch(seed=i)))
+            if noise:
+                torch.randn(7)
+        return found
+
+    assert losses(False) == losses(True)
+
+
+def test_class_weights_divide_as_torchs_do() -> None:
+    config = tiny_config(
+        "gpt2", vocab_size=64, bos_token_id=0, eos_token_ids=(0,), context_length=32, labels=("a", "b")
+    )
+    model = random_model(config).requires_grad_(True)
+    state = TrainState(model, make_optimizers(model, "adamw", lr=0.01, matrix_lr=1, weight_decay=0, beta2=0.9))
+    tokens, lengths = batch().tokens, torch.tensor([32, 5, 9, 1, 20, 32])
+    labels, weights = torch.tensor([0, 1, 0, 0, 1, 0]), torch.tensor([0.5, 2.0])
+    with torch.no_grad():
+        expected = torch.nn.functional.cross_entropy(model(tokens, lengths), labels, weight=weights)
+    made = LabelBatch(tokens, lengths, labels, weights[labels])
+    metrics = train_step(state, made, ClassificationLoss(model, bf16=False), StepSettings(4, 1.0))  # type: ignore[arg-type]
+    assert metrics.loss == pytest.approx(float(expected), rel=1e-5)
+    assert (metrics.weight, metrics.tokens) == (6.0, 99)
+
+
+def test_checkpointing_changes_no_gradient() -> None:
+    grads = []
+    for checkpointing in (False, True):
+        state = fresh()
+        state.model.checkpointing = checkpointing  # type: ignore[assignment]
+        state.model.train()
+        objective(state)(**batch().tensors()).backward()
+        grads.append([p.grad.clone() for p in trainable(state.model)])  # type: ignore[union-attr]
+    assert all(torch.equal(x, y) for x, y in zip(*grads, strict=True))
+
+
+@given(
+    vocab=st.integers(2, 70),
+    rows=st.integers(1, 40),
+    masked=st.floats(0, 1),
+    chunk=st.integers(1, 900),
+    seed=st.integers(0, 99),
+)
+def test_the_chunked_head_is_cross_entropy(vocab: int, rows: int, masked: float, chunk: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    hidden = torch.randn(rows, 8, generator=generator, requires_grad=True)
+    weight = torch.randn(vocab, 8, generator=generator, requires_grad=True)
+    targets = torch.randint(0, vocab, (rows,), generator=generator)
+    targets[torch.rand(rows, generator=generator) < masked] = IGNORE
+    expected = torch.nn.functional.cross_entropy(hidden @ weight.t(), targets, reduction="sum")
+    with patch.object(head, "_CHUNK_ELEMENTS", chunk):
+        found = head.summed_cross_entropy(hidden, weight, targets)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5, abs=1e-5)
+    for x, y in zip(
+        torch.autograd.grad(found / 3, (hidden, weight)),
+        torch.autograd.grad(expected / 3, (hidden, weight)),
+        strict=True,
+    ):
+        torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-5)
+
+
+def test_the_cosine_ends_at_its_floor() -> None:
+    cosine = Schedule(warmup=10, cooldown=1.0, floor=0.1, max_steps=100, max_seconds=None, shape="cosine")
+    assert cosine.factor(50, 0) == pytest.approx(0.55)
+    assert cosine.factor(100, 0) == pytest.approx(0.1)
+    assert cosine.factor(4, 0) < 0.5
 
 
 def test_schedule() -> None:

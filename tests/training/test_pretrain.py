@@ -1,6 +1,7 @@
 """A whole run by its command: from a text file to a model directory that other tools load; killed, and resumed."""
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -10,49 +11,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from runs import start_pretrain, write_inputs
 from safetensors.torch import load_file
 
 from model.checkpoint import load_model
 from model.errors import ConfigError
 from model.tokenizer import Tokenizer
-from training.recipe import PretrainSettings
+from training.pretrain_recipe import PretrainSettings
 
-RECIPE = """
-name = "tiny"
-[data]
-vocab_size = 300
-validation_fraction = 0.2
-about = "Made-up sentences."
-[model]
-preset = "homegrown-4m"
-changes = { n_layer = 2, d_model = 64, n_head = 2, n_kv_head = 2, head_dim = 32, d_ff = 96, context_length = 32 }
-[optim]
-batch_tokens = 256
-warmup_steps = 2
-[run]
-steps = 30
-micro_batch = 4
-compile = false
-threads = 1
-log_every = 1
-eval_every = 10
-eval_tokens = 500
-save_every = 2
-"""
-
-
-def sentence(rng: random.Random) -> str:
-    who, what = rng.choice(["The fox", "A girl", "My uncle", "The king"]), rng.choice(["saw", "ate", "lost", "sold"])
-    return f"{who} {what} {rng.choice(['the', 'a'])} {rng.choice(['red', 'big', 'new'])} {rng.choice(['hat', 'cake', 'boat'])}."
+STEPS = 80
 
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    directory, rng = tmp_path_factory.mktemp("inputs"), random.Random(0)
-    documents = [" ".join(sentence(rng) for _ in range(12)) for _ in range(120)]
-    (directory / "corpus.txt").write_text("\n<|endoftext|>\n".join(documents))
-    (directory / "recipe.toml").write_text(RECIPE)
-    return directory / "recipe.toml", directory / "corpus.txt"
+    return write_inputs(tmp_path_factory.mktemp("inputs"))
 
 
 def start(inputs: tuple[Path, Path], out: Path, *more: str) -> subprocess.Popen[str]:
@@ -88,7 +60,7 @@ def test_it_learned_and_transformers_loads_the_result(straight: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     log = losses(straight)
-    assert [step for step, _ in log] == list(range(1, 31))
+    assert [step for step, _ in log] == list(range(1, STEPS + 1))
     assert log[-1][1] < 0.6 * log[0][1]
     model, tokenizer = load_model(straight / "model"), Tokenizer.from_directory(straight / "model")
     assert {t.dtype for t in load_file(straight / "model" / "model.safetensors").values()} == {torch.bfloat16}
@@ -109,7 +81,7 @@ def test_the_card_carries_the_runs_figures(straight: Path) -> None:
         "5-gram",
         "bits a byte",
         f"{manifest['splits']['train']['tokens']:,}",
-        "30 updates",
+        f"{STEPS} updates",
     ):
         assert expected in card
 
@@ -117,31 +89,38 @@ def test_the_card_carries_the_runs_figures(straight: Path) -> None:
 def test_killed_at_any_moment_it_resumes_to_the_same_bits(
     inputs: tuple[Path, Path], straight: Path, tmp_path: Path
 ) -> None:
+    """Twenty times and more, half of them while a state is being written."""
     out, rng = tmp_path / "run", random.Random(1)
-    kills = 0
-    for attempt in range(4):
-        process = start(inputs, out, *(["--resume"] if attempt else []))
-        target = 2 + 7 * attempt  # wait until this step is logged, then a moment that falls anywhere, saves included
-        deadline = time.monotonic() + 100
-        while process.poll() is None and time.monotonic() < deadline:
-            if (out / "log.jsonl").is_file() and max(losses_so_far(out), default=0) >= target:
-                time.sleep(rng.random() * 0.05)
-                process.send_signal(signal.SIGKILL)
-                kills += 1
-                break
-            time.sleep(0.005)
-        process.communicate()
-    assert kills >= 3
-    finish(start(inputs, out, "--resume"))
-    mine, theirs = (load_file(run / "states" / "step-00000030" / "weights.safetensors") for run in (out, straight))
+    kills = inside = 0
+    while True:
+        (process,) = start_pretrain(inputs, out, resume=kills > 0)
+        begun = newest(out)
+        while process.is_alive() and newest(out) == begun:  # one more state each time, so that it ends
+            time.sleep(0.002)
+        if kills % 2:
+            time.sleep(rng.random() * 0.05)
+        else:  # the moment that a state's staging directory is there
+            while process.is_alive() and not list((out / "states").glob(".step-*")):
+                pass
+            time.sleep(rng.random() * 0.01)
+        if not process.is_alive():
+            break
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        kills += 1
+        inside += bool(list((out / "states").glob(".step-*")))
+    assert process.exitcode == 0
+    assert kills >= 20
+    assert inside >= 5
+    mine, theirs = (load_file(run / "states" / f"step-{STEPS:08d}" / "weights.safetensors") for run in (out, straight))
     assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
     assert losses(out) == losses(straight)
-    assert sorted(p.name for p in (out / "states").iterdir()) == ["step-00000028", "step-00000030"]
+    assert sorted(p.name for p in (out / "states").iterdir()) == sorted(p.name for p in (straight / "states").iterdir())
 
 
-def losses_so_far(run: Path) -> list[int]:
-    lines = (run / "log.jsonl").read_text().splitlines()
-    return [json.loads(line)["step"] for line in lines if line.endswith("}")]
+def newest(run: Path) -> int:
+    return max((int(path.name[5:]) for path in (run / "states").glob("step-*")), default=0)
 
 
 def test_a_second_run_in_the_same_directory_is_refused(inputs: tuple[Path, Path], straight: Path) -> None:
@@ -154,7 +133,7 @@ def test_a_second_run_in_the_same_directory_is_refused(inputs: tuple[Path, Path]
 
 @pytest.mark.parametrize(("text", "said"), [
     ("[run]\nsteps = 0", "run.steps"),
-    ("[run]\n", "give minutes or steps"),
+    ("[run]\n", "give minutes, steps or epochs"),
     ("[run]\nsteps = 3\nspeed = 2", "run.speed"),
     ("[run]\nsteps = 3\n[optim]\nlr = -1", "optim.lr"),
     ("[run", "not readable as TOML"),
