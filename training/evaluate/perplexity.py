@@ -64,6 +64,27 @@ def score_windows(scorer: Scorer, tokens: np.ndarray, *, stride: int | None = No
     return Score(nats, counted)
 
 
+def score_documents(scorer: Scorer, tokens: np.ndarray, eot: int, *, stride: int | None = None) -> Score:
+    """As `score_windows`, but each document of the stream [n] alone, from its `eot` to the next one, which is its last target:
+    for a model that was trained on documents that don't see each other. The same tokens are predicted."""
+    ends = np.flatnonzero(np.asarray(tokens[1:]) == eot) + 1
+    begins = [0, *ends[ends < len(tokens) - 1].tolist()]
+    context = scorer.model.config.context_length
+    stride = max(1, context // 2) if stride is None else stride
+    nats, counted = 0.0, 0
+    requests: list[Request] = []
+    for i, (begin, end) in enumerate(zip(begins, [*begins[1:], len(tokens) - 1], strict=True)):
+        document = tokens[begin : end + 1]
+        starts = range(0, max(1, len(document) - 1 - (context - stride)), stride)
+        requests += [_window(document, start, context, stride) for start in starts]
+        if len(requests) >= 256 or i == len(begins) - 1:
+            for scored in scorer.score(requests, share=False, desc="perplexity"):
+                nats -= scored.total
+                counted += len(scored.logprobs)
+            requests = []
+    return Score(nats, counted)
+
+
 def _window(tokens: np.ndarray, start: int, context: int, stride: int) -> Request:
     window = np.asarray(tokens[start : start + context + 1]).astype(np.int64)
     known = 1 if start == 0 else context - stride + 1  # the overlap was counted in the window before

@@ -103,10 +103,15 @@ def share_figure(name: str, hits: Sequence[bool] | np.ndarray, convention: str) 
     return Figure(name, right / n, convention, low, high, share=True)
 
 
+def mean_figure(name: str, values: np.ndarray, convention: str, *, share: bool = False) -> Figure:
+    """The mean of `values` [n], each item's own, with the normal distribution's interval."""
+    mean, half = float(values.mean()), _half_width(values)
+    return Figure(name, mean, convention, mean - half, mean + half, share)
+
+
 def perplexity_figure(name: str, nats: np.ndarray, convention: str) -> Figure:
     """e to the mean of `nats` [n], each item's own; the interval is that of the mean, taken to the same power."""
-    mean = float(nats.mean())
-    half = Z95 * float(nats.std(ddof=1)) / math.sqrt(len(nats)) if len(nats) > 1 else math.inf
+    mean, half = float(nats.mean()), _half_width(nats)
     return Figure(name, exp(mean), convention, exp(mean - half), exp(mean + half))
 
 
@@ -125,6 +130,10 @@ def plain(value: float) -> str:
     if not math.isfinite(value):
         return str(value)
     return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.2f}" if abs(value) >= 10 else f"{value:.4f}"
+
+
+def _half_width(values: np.ndarray) -> float:
+    return Z95 * float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.inf
 
 
 def _beside(result: Result, figure: Figure) -> list[str]:

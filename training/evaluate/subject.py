@@ -20,7 +20,8 @@ class Options:
 
     limit: items taken at most, from the front. stride: tokens from one perplexity window to the next. train: a labelled file for
     baselines and few-shot examples. names: a label's text in the data -> what it is called (by the classifier, or in the prompt).
-    shots, prompt, calibrate, seed: few-shot. max_tokens: of a generated answer. threads: for tokenising.
+    shots, prompt, calibrate, seed: few-shot. max_tokens: of a generated answer. tasks: a directory of lm-eval task files of one's
+    own. threads: for tokenising.
     """
 
     limit: int | None = None
@@ -36,6 +37,7 @@ class Options:
     calibrate: bool = True
     seed: int = 0
     max_tokens: int = 64
+    tasks: Path | None = None
     threads: int = 1
 
 

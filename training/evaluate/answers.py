@@ -1,0 +1,166 @@
+"""Instruction data: how likely the reference answers are, and what the model's own answers have of them."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from model.errors import ConfigError
+from model.prompts import PromptError
+from training.answering import greedy_answers
+from training.data.dialogues import Chat, Fields, Instruction, Turn, read_dialogue
+from training.data.tables import read_rows
+from training.errors import DataError
+from training.evaluate.overlap import exact_match, rouge_l, token_f1
+from training.evaluate.results import Baseline, Figure, Result, mean_figure, share_figure
+from training.evaluate.scoring import Request
+from training.evaluate.subject import Options, Subject, nothing_left, taken
+from training.templates import Templates, choose_templates
+
+MATCH, F1, ROUGE = "exact match", "token F1", "ROUGE-L"
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A turn with its token ids."""
+
+    turn: Turn
+    prompt: list[int]
+    reference: list[int]
+    stops: Sequence[str]  # texts that end an answer under a template whose model doesn't know when to end
+
+
+def evaluate_answers(subject: Subject, path: Path | str, options: Options) -> Result:
+    """Loss of the reference answers, and overlap of greedy answers with them, over all turns of the rows."""
+    model, scorer = subject.language_model, subject.scorer()
+    turns = read_turns(path)
+    chosen = turns[: taken(len(turns), options.limit)]
+    asked, notes = _encode(subject, chosen, path, options)
+    context = model.config.context_length
+    scores = scorer.score([Request(a.prompt, a.reference) for a in asked], share=False, desc="reference answers")
+    nats = -np.array([scored.total for scored in scores])
+    n_tokens = sum(len(a.reference) for a in asked)
+    prompts = [a.prompt[-(context - options.max_tokens) :] for a in asked]
+    written = greedy_answers(model, prompts, options.max_tokens, bf16=subject.bf16)
+    answers = [_text(subject, ids, a.stops) for ids, a in zip(written, asked, strict=True)]
+    references = [_text(subject, a.reference) for a in asked]
+    figures = [
+        Figure(
+            "answer loss",
+            float(nats.sum()) / n_tokens,
+            f"nats a token of the reference answers ({n_tokens:,} tokens, each answer's end token too) behind the prompts in the "
+            "model's own template; the prompts' tokens are not counted",
+        ),
+        *overlap_figures(answers, references, options.max_tokens),
+    ]
+    result = Result("answers", str(path), len(chosen), len(turns), "answers", figures, notes=notes)
+    result.baselines.append(_lead(asked, references))
+    result.details["examples"] = [
+        {"request": a.turn.request.shown, "reference": reference, "answer": answer}
+        for a, reference, answer in list(zip(asked, references, answers, strict=True))[:_SHOWN]
+    ]
+    return result
+
+
+def read_turns(path: Path | str) -> list[Turn]:
+    """The requests with reference answers that a file holds. DataError names the row that can't be used, or says that no row has
+    an answer."""
+    turns = [turn for row in read_rows([path]) for turn in read_dialogue(row, Fields()).turns]
+    if not turns:
+        raise DataError(f"{path}: no row has an answer to compare with")
+    return turns
+
+
+def overlap_figures(answers: Sequence[str], references: Sequence[str], max_tokens: int) -> list[Figure]:
+    """Exact match, token F1 and ROUGE-L of answers against references."""
+    pairs = list(zip(answers, references, strict=True))
+    greedy = f"greedy answers of at most {max_tokens} tokens"
+    return [
+        share_figure(
+            MATCH,
+            [exact_match(*pair) for pair in pairs],
+            f"{greedy}, the same as the reference in lower case without punctuation and articles (SQuAD)",
+        ),
+        mean_figure(F1, np.array([token_f1(*pair) for pair in pairs]), "mean F1 of the same words (SQuAD)", share=True),
+        mean_figure(
+            ROUGE,
+            np.array([rouge_l(*pair) for pair in pairs]),
+            "mean F1 of the longest common subsequence of words, without stemming (Lin, 2004)",
+            share=True,
+        ),
+    ]
+
+
+def _encode(
+    subject: Subject, turns: Sequence[Turn], path: Path | str, options: Options
+) -> tuple[list[_Asked], list[str]]:
+    """The turns that can be scored, and notes of what was cut or left out."""
+    context = subject.model.config.context_length
+    if not 1 <= options.max_tokens < context:
+        raise ConfigError(
+            f"max_tokens must be from 1 to {context - 1}, below the model's context, not {options.max_tokens}"
+        )
+    templates = templates_of(subject, turns)
+    try:
+        asked = [
+            _Asked(t, templates.prompt(t.request), templates.answer(t.answer), _stops(templates, t)) for t in turns
+        ]
+    except PromptError as error:
+        raise DataError(f"{path}: {error}") from None
+    fitting = [a for a in asked if len(a.reference) <= context]
+    notes = []
+    if len(fitting) < len(asked):
+        notes.append(
+            f"left out: {len(asked) - len(fitting):,} answers longer than the model's context of {context} tokens"
+        )
+    if not fitting:
+        raise nothing_left(path, f"every answer is longer than the model's context of {context} tokens")
+    cut = sum(len(a.prompt) > context - options.max_tokens for a in fitting)
+    if cut:
+        notes.append(f"{cut:,} prompts lost their beginning, so that the answer fits the context of {context} tokens")
+    return fitting, notes
+
+
+def templates_of(subject: Subject, turns: Sequence[Turn]) -> Templates:
+    """The templates that serving would use for such requests."""
+    kinds = {type(turn.request) for turn in turns}
+    return choose_templates(
+        subject.directory,
+        subject.tokenizer,
+        subject.model.config,
+        "auto",
+        instructions=Instruction in kinds,
+        chats=Chat in kinds,
+    )
+
+
+def _stops(templates: Templates, turn: Turn) -> Sequence[str]:
+    if isinstance(turn.request, Instruction):
+        return templates.instruction.stops
+    return templates.chat.stops if isinstance(turn.request, Chat) else ()
+
+
+def _text(subject: Subject, ids: Sequence[int], stops: Sequence[str] = ()) -> str:
+    """Tokens as an answer's text, up to the first stop."""
+    text = subject.tokenizer.decode(ids, skip_special=True)
+    for stop in stops:
+        text = text.partition(stop)[0]
+    return text.strip()
+
+
+def _lead(asked: Sequence[_Asked], references: Sequence[str]) -> Baseline:
+    """The first sentence of what the request came with, as the answer."""
+    answers = []
+    for a in asked:
+        request = a.turn.request
+        source = request.input if isinstance(request, Instruction) and request.input else request.shown
+        answers.append(re.split(r"(?<=[.!?])\s", source.strip(), maxsplit=1)[0])
+    figures = overlap_figures(answers, references, 0)
+    return Baseline(
+        "first sentence",
+        {figure.name: figure.value for figure in figures},
+        "the first sentence of the row's input, or of the request where it has none, taken as the answer",
+    )
