@@ -182,7 +182,7 @@ class Recorder:
             *([] if mfu is None else [f"MFU {mfu:.0%}"]),
             f"lr x{metrics.lr_factor:.2f}",
             f"{memory_in_use(self.plan.device) / 2**30:.1f} GiB",
-            *([] if left is None else [f"{tqdm.format_interval(left)} left"]),
+            *([] if left is None else [f"{tqdm.format_interval(round(left))} left"]),
         ])  # fmt: skip
 
     def _seconds_left(self, counters: "Counters", progress: float) -> float | None:
