@@ -31,6 +31,7 @@ def _task(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--device", help="cpu, cuda, cuda:1; by default a GPU if there is one."),
         click.option("--validation", multiple=True, type=click.Path(), help="A file of validation rows; may be repeated."),
         click.option("--set", "changes", multiple=True, metavar="SECTION.FIELD=VALUE", help="Any other field of the recipe."),
+        click.option("--dry-run", is_flag=True, help="Say what the run would do and cost, and stop."),
         click.option("--resume", is_flag=True, help="Go on from the run's newest saved state."),
     )  # fmt: skip
     for option in reversed(options):
@@ -91,6 +92,7 @@ def classify(
     data: tuple[str, ...],
     out: Path,
     recipe: Path | None,
+    dry_run: bool,
     resume: bool,
     text_field: str | None,
     label_field: str | None,
@@ -119,17 +121,22 @@ def classify(
         "max_length": max_length,
     }
     with needs("train"):
+        from training.classify import ClassifierRun
         from training.classify import classify as run
         from training.classify_recipe import ClassifySettings
+        from training.data.labelled import read_data
 
-        settings = ClassifySettings.from_toml(recipe, changes)
-        model = run(settings, data, out, class_files=_pairs(class_file, "--class-file"), resume=resume)
-    click.echo(model)
+        settings, files = ClassifySettings.from_toml(recipe, changes), _pairs(class_file, "--class-file")
+        if dry_run:
+            _show_plan(ClassifierRun(settings, read_data(settings.data, data, files, seed=settings.run.seed)), out)
+            return
+        model = run(settings, data, out, class_files=files, resume=resume)
+    click.echo(f"{model}\nmeasure it: homegrown evaluate {model} --on classify=FILE")
 
 
 @finetune.command()
 @_task
-def instruct(data: tuple[str, ...], out: Path, recipe: Path | None, resume: bool, **shared: Any) -> None:
+def instruct(data: tuple[str, ...], out: Path, recipe: Path | None, dry_run: bool, resume: bool, **shared: Any) -> None:
     """Tune a model to follow instructions, on DATA: rows of instruction / input / output, prompt / completion, or messages.
 
     \b
@@ -137,16 +144,21 @@ def instruct(data: tuple[str, ...], out: Path, recipe: Path | None, resume: bool
     homegrown serve --model runs/instruct/model
     """
     with needs("train"):
+        from training.instruct import InstructRun
         from training.instruct import instruct as run
         from training.instruct_recipe import InstructSettings
 
-        model = run(InstructSettings.from_toml(recipe, _overrides(shared)), data, out, resume=resume)
-    click.echo(model)
+        settings = InstructSettings.from_toml(recipe, _overrides(shared))
+        if dry_run:
+            _show_plan(InstructRun(settings, data), out)
+            return
+        model = run(settings, data, out, resume=resume)
+    click.echo(f"{model}\nserve it: homegrown serve --model {model}")
 
 
 @finetune.command()
 @_task
-def prefer(data: tuple[str, ...], out: Path, recipe: Path | None, resume: bool, **shared: Any) -> None:
+def prefer(data: tuple[str, ...], out: Path, recipe: Path | None, dry_run: bool, resume: bool, **shared: Any) -> None:
     """Tune a model towards the better of two answers (DPO), on DATA: rows of a prompt, a chosen and a rejected answer.
 
     \b
@@ -154,7 +166,22 @@ def prefer(data: tuple[str, ...], out: Path, recipe: Path | None, resume: bool, 
     """
     with needs("train"):
         from training.instruct_recipe import PreferSettings
+        from training.prefer import PreferRun
         from training.prefer import prefer as run
 
-        model = run(PreferSettings.from_toml(recipe, _overrides(shared)), data, out, resume=resume)
-    click.echo(model)
+        settings = PreferSettings.from_toml(recipe, _overrides(shared))
+        if dry_run:
+            _show_plan(PreferRun(settings, data), out)
+            return
+        model = run(settings, data, out, resume=resume)
+    click.echo(f"{model}\nserve it: homegrown serve --model {model}")
+
+
+def _show_plan(run: Any, out: Path) -> None:
+    """What the run would do; `run`: a task's parts, with `settings`, `notes`, `job` and both sides' examples."""
+    from training.plan import plan_job
+
+    for note in run.notes:
+        click.echo(note, err=True)
+    data = f"{len(run.train):,} examples to train on, {len(run.validation):,} to validate with"
+    click.echo(plan_job(run.job(), out, name=run.settings.name, data=data).table())

@@ -63,7 +63,8 @@ def classify(
 
 
 class ClassifierRun:
-    """A run's parts: model, rows, their tokens, and what is measured of them. `notes`: what was dropped or cut."""
+    """A run's parts: model, rows, their tokens, and what is measured of them. `train`, `validation`: each text's token ids;
+    `notes`: what was dropped or cut."""
 
     def __init__(self, settings: ClassifySettings, data: LabelledData) -> None:
         self.settings, self.data, self.notes = settings, data, list(data.notes)
@@ -73,8 +74,8 @@ class ClassifierRun:
         limit = settings.data.max_length or self.context
         if limit > self.context:
             raise ConfigError(f"data.max_length is {limit}, but the model's context is {self.context} tokens")
-        self._train = self._encode(data.train, "training", limit)
-        self._validation = self._encode(data.validation, "validation", self.context)
+        self.train = self._encode(data.train, "training", limit)
+        self.validation = self._encode(data.validation, "validation", self.context)
         balanced = settings.data.class_weights == "balanced"
         self._weights = class_weights(data.train, data.labels) if balanced else np.ones(len(data.labels), np.float32)
         # On the way some rows are measured, of all classes whatever their order in the file.
@@ -93,7 +94,7 @@ class ClassifierRun:
         """What the loop needs."""
         settings, labels = self.settings, self._numbers(self.data.train)
         source = LabelledRows(
-            self._train,
+            self.train,
             labels,
             self._weights[labels],
             context=self.context,
@@ -108,7 +109,7 @@ class ClassifierRun:
             batch_rows=settings.optim.batch_rows,
             fingerprint=self._fingerprint,
             evaluate=self._watch,
-            tokens_per_sample=max(1, round(float(np.mean([len(row) for row in self._train])))),
+            tokens_per_sample=max(1, round(float(np.mean([len(row) for row in self.train])))),
         )
 
     def measure(self, rows: Sequence[Labelled], encoded: Sequence[np.ndarray], name: str) -> Result:
@@ -134,7 +135,7 @@ class ClassifierRun:
         """Write evaluation.json, the model directory and the report: the model as it is, measured with the weights as they are
         stored, on all validation rows and on the test rows if there are any."""
         round_weights(self.started, self.settings)
-        results = [self.measure(self.data.validation, self._validation, "validation")]
+        results = [self.measure(self.data.validation, self.validation, "validation")]
         results[0].notes.append("which update's weights are kept was chosen by the loss on these rows or some of them")
         if self.data.test:
             encoded = self._encode(self.data.test, "test", self.context)
@@ -153,7 +154,7 @@ class ClassifierRun:
 
     def _watch(self) -> dict[str, float]:
         """Loss (nats, weighted as in training) and accuracy on the watched validation rows."""
-        rows = [self._validation[i] for i in self._watched]
+        rows = [self.validation[i] for i in self._watched]
         scores = label_scores(self.model, rows, bf16=self.settings.run.precision_bf16)
         labels = torch.from_numpy(self._numbers([self.data.validation[i] for i in self._watched]))
         loss = F.cross_entropy(scores, labels, weight=torch.from_numpy(self._weights))
