@@ -5,6 +5,7 @@ Rajaraman and Ullman, Mining of Massive Datasets, chapter 3), every match checke
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,15 +29,12 @@ class NearDuplicates:
     def __init__(self, threshold: float) -> None:
         """`threshold`: the similarity from which on two documents are alike: Jaccard, of their sets of runs of five words."""
         try:
-            from datasketch import MinHash, MinHashLSH
+            from datasketch import MinHash
         except ImportError:
             raise DataError('dedup = "near" needs the package datasketch; pip install datasketch') from None
         self._least = threshold * _PERMUTATIONS
         self._empty = MinHash(_PERMUTATIONS, hashfunc=_itself)
-        # The library says how to cut a sketch into bands so that alike documents meet in one; a miss weighs more than a match
-        # too many, which the check finds. Its index itself holds a set for each bucket: 3 times the memory of what follows.
-        bands = MinHashLSH(threshold, _PERMUTATIONS, weights=(0.1, 0.9))
-        self._bands = [slice(4 * bands.r * i, 4 * bands.r * (i + 1)) for i in range(bands.b)]
+        self._bands = _bands(threshold)
         self._buckets: dict[int, int] = {}  # hash of a band -> the first document that has it
         self._sketches = bytearray()  # [documents, permutations] uint32
         self._words = _WordHashes()
@@ -60,13 +58,14 @@ class NearDuplicates:
 
     def _sketch(self, text: str) -> np.ndarray:
         """[permutations] uint32."""
-        sketch, hashes = self._empty.copy(), np.empty(0, np.uint64)
+        sketch, hashes, n_words = self._empty.copy(), np.empty(0, np.uint64), 0
         for words in word_blocks(text):
             hashes = np.concatenate([hashes, np.fromiter(map(self._words.__getitem__, words), np.uint64, len(words))])
+            n_words += len(words)
             if len(hashes) >= SHINGLE:
                 _update(sketch, hashes)
                 hashes = hashes[1 - SHINGLE :]
-        if len(hashes) < SHINGLE - 1:  # too short for one shingle: it is one itself
+        if n_words < SHINGLE:  # too short for one shingle: it is one itself
             _update(sketch, np.concatenate([hashes, np.zeros(SHINGLE - len(hashes), np.uint64)]))
         return sketch.hashvalues
 
@@ -80,6 +79,16 @@ class _WordHashes(dict[str, int]):
         value = int.from_bytes(hashlib.blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
         self[word] = value
         return value
+
+
+@cache
+def _bands(threshold: float) -> list[slice]:
+    """Where each band lies in a sketch's bytes. Documents alike should meet in one: a miss weighs more than a match too many,
+    which is found out. (The library's own index holds a set for each bucket, 3 times the memory of what is kept here.)"""
+    from datasketch import MinHashLSH
+
+    best = MinHashLSH(threshold, _PERMUTATIONS, weights=(0.1, 0.9))
+    return [slice(4 * best.r * i, 4 * best.r * (i + 1)) for i in range(best.b)]
 
 
 def _update(sketch: MinHash, words: np.ndarray) -> None:

@@ -155,7 +155,7 @@ def _read_jsonl(file: BinaryIO, path: Path, field: str) -> Iterator[str]:
 def _parsed(line: bytes, where: str) -> Any:
     try:
         return msgspec.json.decode(line)
-    except ValueError:  # stricter than what Python writes: NaN, half characters
+    except (ValueError, RecursionError):  # stricter than what Python writes: NaN, half characters
         try:
             return json.loads(line)
         except UnicodeDecodeError as error:
