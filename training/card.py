@@ -166,8 +166,9 @@ def measures_table(result: PretrainResult) -> Table:
         ]
         for row in result.baselines
     ]
+    alone = "each document alone" if result.settings.data.document_mask else "the split as one stream"
     note = (
-        f"Token perplexity {score.perplexity:.2f} over {score.tokens:,} tokens. Convention: the split as one stream, windows of "
+        f"Token perplexity {score.perplexity:.2f} over {score.tokens:,} tokens. Convention: {alone}, windows of "
         f"{result.config.context_length} tokens overlapping by half, every token counted once, end-of-text tokens too; in float32, "
         "with the weights as stored here."
     )
@@ -179,9 +180,14 @@ def measures_table(result: PretrainResult) -> Table:
 
 
 def data_table(manifest: Manifest) -> Table:
-    """What was read: documents, tokens, bytes of each split."""
+    """What was read: documents, tokens, bytes of each split; and what was left out, for which reason."""
     rows = [
         [name, f"{split.documents:,}", f"{split.tokens:,}", f"{split.bytes:,}"]
         for name, split in manifest.splits.items()
+    ]
+    dropped: Mapping[str, Mapping[str, int]] = manifest.account.get("dropped", {})
+    rows += [
+        [f"left out: {reason}", f"{count['documents']:,}", "", f"{count['bytes']:,}"]
+        for reason, count in dropped.items()
     ]
     return Table("Data", ["split", "documents", "tokens", "bytes"], rows, "Split by document, by a hash of its text.")
