@@ -20,6 +20,7 @@ COMMANDS = {
         "finetune",
         "Make a trained model classify, follow instructions, or prefer some answers.",
     ),
+    "evaluate": ("cli.evaluate", "evaluate", "Measure a model on data, beside baselines."),
     "merge": ("cli.weights", "merge", "Add a low-rank adapter to its base model's weights."),
     "pull": ("cli.weights", "pull", "Fetch open weights from the Hugging Face Hub."),
     "import": ("cli.weights", "import_", "Turn a GGUF file into a model directory."),

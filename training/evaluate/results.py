@@ -66,6 +66,10 @@ class Result:
         """The figure of that name. KeyError when it wasn't taken."""
         return next((f for f in self.figures if f.name == name), None) or _missing(name)
 
+    def rows(self) -> list[tuple[Figure, list[str]]]:
+        """Each figure with what the baselines have of it, shown for a table; empty where one has nothing."""
+        return [(figure, [_beside(baseline, figure) for baseline in self.baselines]) for figure in self.figures]
+
     def to_json(self) -> dict[str, Any]:
         """The result as JSON's own types; a number that JSON has none for (infinite, not a number) becomes null."""
         return _finite(asdict(self) | {"limited": self.items < self.total})
@@ -77,13 +81,20 @@ def table(result: Result) -> str:
     if result.items < result.total:
         scope += f" of {result.total:,} (--limit): not comparable with figures of the whole"
     head = ["", "value", "95 % interval", *(baseline.name for baseline in result.baselines)]
-    rows = [head, *([f.name, f.shown, f.interval, *_beside(result, f)] for f in result.figures)]
+    rows = [head, *([f.name, f.shown, f.interval, *cells] for f, cells in result.rows())]
     if not any(row[2] for row in rows[1:]):
         rows = [[*row[:2], *row[3:]] for row in rows]
     lines = [f"{result.task}: {result.data}", f"{scope}, {result.seconds:.1f} s", "", *_columns(rows), ""]
     lines += [f"{figure.name}: {figure.convention}." for figure in result.figures if figure.convention]
     lines += [f"{baseline.name}: {baseline.convention}." for baseline in result.baselines if baseline.convention]
-    return "\n".join(lines + [f"note: {note}." for note in result.notes])
+    lines += [f"note: {note}." for note in result.notes]
+    if prompt := result.details.get("prompt"):
+        lines += [
+            "",
+            "the first row's prompt, and the labels to choose from:",
+            *(f"  | {line}" for line in prompt.split("\n")),
+        ]
+    return "\n".join(lines)
 
 
 def wilson(right: int, n: int) -> tuple[float, float]:
@@ -136,9 +147,9 @@ def _half_width(values: np.ndarray) -> float:
     return Z95 * float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.inf
 
 
-def _beside(result: Result, figure: Figure) -> list[str]:
-    values = [baseline.values.get(figure.name) for baseline in result.baselines]
-    return ["" if value is None else percent(value) if figure.share else plain(value) for value in values]
+def _beside(baseline: Baseline, figure: Figure) -> str:
+    value = baseline.values.get(figure.name)
+    return "" if value is None else percent(value) if figure.share else plain(value)
 
 
 def _columns(rows: list[list[str]]) -> list[str]:

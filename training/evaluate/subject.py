@@ -6,9 +6,11 @@ from typing import Any
 
 import torch
 
+from model.adapters import ADAPTER_CONFIG, load_with_adapter
 from model.checkpoint import load_model
 from model.errors import ConfigError, HomegrownError
 from model.gpt import GPT, SequenceClassifier
+from model.hub import resolve_model
 from model.tokenizer import Tokenizer
 from training.evaluate.corpus import Ngrams
 from training.evaluate.scoring import BATCH_TOKENS, Scorer
@@ -43,7 +45,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Subject:
-    """A loaded model with its tokenizer and the settings of its arithmetic."""
+    """A loaded model with its tokenizer and the settings of its arithmetic. `directory`: where its tokenizer and templates are."""
 
     name: str
     directory: Path
@@ -97,22 +99,30 @@ class Subject:
 
 
 def load_subject(
-    directory: Path,
+    name: str | Path,
     *,
-    name: str | None = None,
+    base: str | None = None,
     device: str = "auto",
     bf16: bool = False,
     batch_tokens: int = BATCH_TOKENS,
 ) -> Subject:
-    """The model in `directory`, to be evaluated. `device` "auto": a GPU if there is one. ConfigError for a device that isn't there,
-    CheckpointError for a directory that can't be used."""
+    """The model to evaluate: a bundled or pulled one's name, a model directory, or the directory of a low-rank adapter (`base`: its
+    base model, where it isn't the one that the adapter names). `device` "auto": a GPU if there is one. ConfigError for a device
+    that isn't there, CheckpointError for a directory that can't be used."""
     chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     try:
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device {device!r} can't be used: {str(error).splitlines()[0]}") from None
-    model = load_model(directory, device=chosen)
-    return Subject(name or directory.name, directory, model, Tokenizer.from_directory(directory), bf16, batch_tokens)
+    directory = Path(name)
+    if (directory / ADAPTER_CONFIG).is_file() and not (directory / "config.json").is_file():
+        model, where = load_with_adapter(directory, base)
+        model = model.to(chosen)
+        texts = directory if (directory / "tokenizer.json").is_file() else where
+    else:
+        texts = resolve_model(str(name))
+        model = load_model(texts, device=chosen)
+    return Subject(str(name), texts, model, Tokenizer.from_directory(texts), bf16, batch_tokens)
 
 
 def taken(n: int, limit: int | None) -> int:

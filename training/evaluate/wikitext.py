@@ -19,7 +19,7 @@ from training.evaluate.scoring import Scorer, rolling_requests, start_token
 from training.evaluate.subject import Options, Subject, taken
 from training.evaluate.text import ngram_baselines
 
-_TITLE = re.compile(r"^ = (?!=)[^\n]*(?<!=) = ?$", re.MULTILINE)
+TITLE = re.compile(r"^ = (?!=)[^\n]*(?<!=) = ?$", re.MULTILINE)
 _UNDO = [
     (re.compile(pattern), by)
     for pattern, by in (
@@ -81,7 +81,7 @@ def evaluate_wikitext(subject: Subject, path: Path | str, options: Options) -> R
 
 def articles(text: str, where: Path | str) -> list[str]:
     """The articles of a WikiText file, each from its title's line to the next. DataError when it has no title's line."""
-    starts = [match.start() for match in _TITLE.finditer(text)]
+    starts = [match.start() for match in TITLE.finditer(text)]
     if not starts:
         raise DataError(
             f"{where}: not a WikiText file: no line like ' = Title = '; score it as plain text with --on text=FILE"

@@ -1,0 +1,81 @@
+"""Evaluate a model on several sets of data: which measure each gets, and everything they say together."""
+
+import importlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from model.errors import ConfigError
+from model.gpt import SequenceClassifier
+from training.environment import environment
+from training.evaluate.detect import detect
+from training.evaluate.kinds import KINDS
+from training.evaluate.paper import Comparison, as_json, compare, paper_text
+from training.evaluate.results import Result, table
+from training.evaluate.subject import Options, Subject
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model's results. `comparisons`: None unless they were asked for and the model has a shape of GPT-2's."""
+
+    subject: Subject
+    results: list[Result]
+    paper: bool
+    comparisons: list[Comparison] | None
+
+    def text(self) -> str:
+        """Everything as lines of text."""
+        about = self.subject.describe()
+        size = f"{about['architecture']}, {about['parameters']:,} parameters"
+        parts = [
+            f"{about['name']}: {size}, {about['arithmetic']}, {about['device']}",
+            *(table(result) for result in self.results),
+        ]
+        if self.paper:
+            parts.append(paper_text(self.subject.model.config, self.comparisons))
+        return "\n\n".join(parts)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as JSON's own types."""
+        return {
+            "model": self.subject.describe(),
+            "environment": environment(self.subject.device),
+            "results": [result.to_json() for result in self.results],
+            **({"published": as_json(self.comparisons)} if self.paper else {}),
+        }
+
+
+def parse_target(target: str, options: Options, *, classifier: bool) -> tuple[str, str]:
+    """`KIND=PATH`, or a path alone whose kind is told by its content -> (kind, path). ConfigError lists the kinds."""
+    kind, equals, path = target.partition("=")
+    if equals and kind in KINDS:
+        return kind, path
+    if equals and not Path(target).exists():
+        raise ConfigError(f"--on {target}: there is no kind {kind!r}; the kinds are {', '.join(KINDS)}")
+    return detect(Path(target), options, classifier=classifier), target
+
+
+def evaluate(subject: Subject, targets: Sequence[str], options: Options, *, paper: bool = False) -> Evaluation:
+    """Measure `subject` on each of `targets` (see parse_target). What is wrong with a target is said before any is measured, as far
+    as its name and its first rows tell."""
+    if not targets:
+        raise ConfigError(f"name data to evaluate on: --on [KIND=]PATH; the kinds are {', '.join(KINDS)}")
+    classifier = isinstance(subject.model, SequenceClassifier)
+    chosen = [parse_target(target, options, classifier=classifier) for target in targets]
+    for kind, _ in chosen:
+        _ = subject.classifier if kind == "classify" else subject.language_model
+    results = []
+    for kind, path in chosen:
+        started = time.perf_counter()
+        result = measure(kind)(subject, path, options)
+        results.append(replace(result, seconds=time.perf_counter() - started))
+    comparisons = compare(subject.model.config, results) if paper else None
+    return Evaluation(subject, results, paper, comparisons)
+
+
+def measure(kind: str) -> Callable[[Subject, str, Options], Result]:
+    """The function that measures a kind. Raises ModuleNotFoundError when it needs a library that isn't installed."""
+    return getattr(importlib.import_module(KINDS[kind].module), KINDS[kind].function)
