@@ -1,39 +1,67 @@
 """`homegrown pretrain` and `homegrown tokenizer`: from text to a model."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from cli import needs
+from cli.overrides import apply_changes
 
 
 @click.command()
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.option(
-    "--corpus", multiple=True, type=click.Path(), help="A text file or directory to learn from; may be repeated."
+    "--corpus", multiple=True, help="A text file, a directory or hf:owner/name to learn from; may be repeated."
 )
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), help="Directory of the run: data, states, model."
 )
-@click.option("--minutes", type=float, default=None, help="End after this long, whatever the recipe says.")
-@click.option("--steps", type=int, default=None, help="End after this many updates, whatever the recipe says.")
+@click.option("--start", help="A bundled or pulled model's name, or a model directory, to go on from.")
+@click.option(
+    "--general", multiple=True, type=click.Path(), help="With --start: other text, measured before and after."
+)
+@click.option("--minutes", type=float, help="End after this long, cooling down on the clock.")
+@click.option("--steps", type=int, help="End after this many updates.")
+@click.option("--epochs", type=float, help="End after this many passes over the corpus.")
+@click.option("--seed", type=int, help="Of the split, the order, the first weights and all that is drawn.")
+@click.option("--device", help="cpu, cuda, cuda:1; by default a GPU if there is one.")
+@click.option("--set", "changes", multiple=True, metavar="SECTION.FIELD=VALUE", help="Any other field of the recipe.")
+@click.option("--dry-run", is_flag=True, help="Say what the run would do and cost, and stop.")
 @click.option("--resume", is_flag=True, help="Go on from the run's newest saved state.")
 def pretrain(
-    recipe: Path, corpus: tuple[str, ...], out: Path, minutes: float | None, steps: int | None, resume: bool
+    recipe: Path,
+    corpus: tuple[str, ...],
+    out: Path,
+    start: str | None,
+    general: tuple[str, ...],
+    changes: tuple[str, ...],
+    dry_run: bool,
+    resume: bool,
+    **run_fields: Any,
 ) -> None:
-    """Train a language model from scratch, as RECIPE (TOML) says.
+    """Train a language model as RECIPE (TOML) says: from scratch, or with --start from a model that there is.
 
     \b
     homegrown pretrain training/recipes/cpu_base.toml --corpus my_texts/ --out runs/mine
+    homegrown pretrain training/recipes/continue.toml --start gpt2 --corpus my_domain/ --out runs/domain
+    torchrun --nproc-per-node 4 -m cli pretrain training/recipes/gpu_124m.toml --corpus texts/ --out runs/big
     homegrown serve --model runs/mine/model
     """
+    given = {
+        "run": run_fields,
+        "data": {"corpus": corpus or None, "general": general or None},
+        "model": {"start": start},
+    }
     with needs("train"):
         from training.pretrain import pretrain as run
-        from training.recipe import PretrainSettings
+        from training.pretrain_plan import pretrain_plan
+        from training.pretrain_recipe import PretrainSettings
 
-        run_changes = {key: value for key, value in (("minutes", minutes), ("steps", steps)) if value is not None}
-        data_changes = {"corpus": list(corpus)} if corpus else {}
-        settings = PretrainSettings.from_toml(recipe, {"run": run_changes, "data": data_changes})
+        settings = PretrainSettings.from_toml(recipe, apply_changes(changes, given))
+        if dry_run:
+            click.echo(pretrain_plan(settings, out).table())
+            return
         model = run(settings, out, resume=resume)
     click.echo(f"{model}\nserve it: homegrown serve --model {model}")
 

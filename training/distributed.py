@@ -85,10 +85,11 @@ def wrap(objective: Objective, world: World, how: Literal["ddp", "fsdp"]) -> nn.
         return objective
     if how == "ddp":
         return DistributedDataParallel(objective)
-    trunk = getattr(objective.model, "trunk", objective.model)
+    trunk: Any = getattr(objective.model, "trunk", objective.model)
     for block in trunk.blocks:
         fully_shard(block)
-    return fully_shard(objective)
+    fully_shard(objective)
+    return objective
 
 
 @contextmanager

@@ -160,9 +160,10 @@ def optimizers(objective: Objective, optim: OptimSettings) -> list[torch.optim.O
 
 def max_steps(job: Job) -> int | None:
     """The updates after which the run ends; None when only the clock ends it."""
-    by_epochs = job.run.epochs and math.ceil(job.run.epochs * job.source.samples_per_epoch / job.batch_rows)
-    ends = [steps for steps in (job.run.steps, by_epochs) if steps]
-    return min(ends) if ends else None
+    ends = [] if job.run.steps is None else [job.run.steps]
+    if job.run.epochs is not None:
+        ends.append(math.ceil(job.run.epochs * job.source.samples_per_epoch / job.batch_rows))
+    return min(ends, default=None)
 
 
 def schedule(job: Job) -> Schedule:

@@ -23,26 +23,30 @@ class Recipe(Section):
 
     @classmethod
     def from_toml(cls, path: Path | None, overrides: Mapping[str, Any] | None = None) -> Self:
-        """Read a recipe (`path` None: the defaults); `overrides` (section -> field -> value, or field -> value) win; a value
-        of None overrides nothing. ConfigError names file and field."""
+        """Read a recipe (`path` None: the defaults); `overrides`, nested as its tables are, win; a value of None overrides
+        nothing. ConfigError names file and field."""
         where, content = path or "settings", {}
         if path is not None:
             try:
                 content = tomllib.loads(path.read_text("utf-8"))
             except (OSError, ValueError) as error:
                 raise ConfigError(f"{path}: not readable as TOML ({error})") from None
-        for name, value in (overrides or {}).items():
-            if isinstance(value, Mapping):
-                table = content.setdefault(name, {})
-                if isinstance(table, dict):
-                    table.update({key: item for key, item in value.items() if item is not None})
-            elif value is not None:
-                content[name] = value
+        _merge(content, overrides or {})
         try:
             return cls.model_validate(content)
         except ValidationError as error:
             first = error.errors()[0]
             raise ConfigError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+def _merge(content: dict[str, Any], overrides: Mapping[str, Any]) -> None:
+    for name, value in overrides.items():
+        if isinstance(value, Mapping):
+            table = content.setdefault(name, {})
+            if isinstance(table, dict):
+                _merge(table, value)
+        elif value is not None:
+            content[name] = value
 
 
 class OptimSettings(Section):

@@ -23,7 +23,8 @@ changes = { n_layer = 2, d_model = 64, n_head = 2, n_kv_head = 2, head_dim = 32,
 batch_tokens = 256
 warmup_steps = 2
 [run]
-steps = 80
+steps = 120
+tensorboard = false
 micro_batch = 4
 compile = false
 threads = 1

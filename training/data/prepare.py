@@ -1,14 +1,20 @@
 """A pretraining run's data: the tokenizer and the shards, made once, kept beside the run."""
 
 import os
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+from tqdm import tqdm
 
 from model.errors import ConfigError
 from model.files import file_sha256
 from model.hub import resolve_model
 from model.tokenizer import Tokenizer
+from training.data.account import Account
 from training.data.bpe import train_bpe
-from training.data.readers import corpus_files, read_documents
+from training.data.filters import filtered
+from training.data.readers import Corpus, corpus_files, read_documents
 from training.data.shards import MANIFEST, Manifest, read_manifest, write_shards
 from training.pretrain_recipe import PretrainSettings
 
@@ -18,32 +24,65 @@ TOKENIZER = "tokenizer.json"
 def prepare_data(settings: PretrainSettings, directory: Path) -> Manifest:
     """Tokenizer and shards in `directory`, made when they aren't there, and their manifest.
 
-    The tokenizer is that of the model to go on from, or the recipe's, or trained on the corpus. ConfigError when what is there
-    was made with other data settings.
+    The tokenizer is that of the model to go on from, or the recipe's, or trained on the documents that the filters keep.
+    ConfigError when what is there was made with other data settings.
     """
     data, tokenizer_file = settings.data, directory / TOKENIZER
     files = corpus_files(data.corpus)
-    names = [path.name for path in files]
     if (directory / "shards" / MANIFEST).is_file():
-        manifest = read_manifest(directory / "shards")
-        wanted = (names, data.validation_fraction, settings.run.seed, file_sha256(tokenizer_file))
-        if wanted != (manifest.corpus, manifest.validation_fraction, manifest.seed, manifest.tokenizer_sha256):
-            raise ConfigError(
-                f"{directory}: was prepared with other data settings; delete it or name another run directory"
-            )
-        return manifest
+        return _checked(settings, directory, files)
     if settings.model.start is not None:
         Tokenizer.from_directory(resolve_model(settings.model.start)).save(directory)
     elif data.tokenizer is not None:
         Tokenizer.from_file(Path(data.tokenizer)).save(directory)
     else:
-        train_bpe(read_documents(files, field=data.field), data.vocab_size, tokenizer_file)
-    return write_shards(
-        read_documents(files, field=data.field),
+        train_bpe(_documents(settings, files, Account()), data.vocab_size, tokenizer_file)
+    account = Account()
+    manifest = write_shards(
+        _documents(settings, files, account),
         tokenizer_file,
         directory / "shards",
-        corpus=names,
+        corpus=files,
         validation_fraction=data.validation_fraction,
         seed=settings.run.seed,
         threads=os.cpu_count() or 1,
+        account=account,
     )
+    for line in account.lines():
+        tqdm.write(line, file=sys.stderr)
+    return manifest
+
+
+def _documents(settings: PretrainSettings, files: Sequence[Corpus], account: Account) -> Iterator[str]:
+    data = settings.data
+    return filtered(read_documents(files, field=data.field, account=account), data.filters, account)
+
+
+def _checked(settings: PretrainSettings, directory: Path, files: Sequence[Corpus]) -> Manifest:
+    """The manifest of shards made before, by these settings from these files."""
+    manifest, data = read_manifest(directory / "shards"), settings.data
+    now = {
+        "the files": [_name_and_size(file) for file in files],
+        "validation_fraction": data.validation_fraction,
+        "run.seed": settings.run.seed,
+        "the tokenizer": file_sha256(directory / TOKENIZER),
+        "data.filters": data.filters.model_dump(),
+    }
+    then = {
+        "the files": [(source.name, source.bytes) for source in manifest.sources],
+        "validation_fraction": manifest.validation_fraction,
+        "run.seed": manifest.seed,
+        "the tokenizer": manifest.tokenizer_sha256,
+        "data.filters": manifest.account["settings"],
+    }
+    if changed := [name for name in now if now[name] != then[name]]:
+        raise ConfigError(
+            f"{directory}: was prepared with other data settings ({', '.join(changed)} changed); delete it or name another run "
+            "directory"
+        )
+    return manifest
+
+
+def _name_and_size(source: Corpus) -> tuple[str, int | None]:
+    """A source's name, and a file's size: enough to see a change without reading it."""
+    return (source.name, source.stat().st_size) if isinstance(source, Path) else (str(source), None)

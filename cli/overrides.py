@@ -1,0 +1,29 @@
+"""Single values of a recipe given on the command line: `--set SECTION.FIELD=VALUE`."""
+
+import tomllib
+from collections.abc import Iterable
+from typing import Any
+
+import click
+
+
+def apply_changes(changes: Iterable[str], to: dict[str, Any]) -> dict[str, Any]:
+    """Put each SECTION.FIELD=VALUE into the nested tables of `to`, and return it. BadParameter when one has another form."""
+    for change in changes:
+        name, equals, text = change.partition("=")
+        *sections, field = name.split(".")
+        if not equals or not field:
+            raise click.BadParameter(f"{change!r} is not SECTION.FIELD=VALUE", param_hint="--set")
+        table = to
+        for section in sections:
+            table = table.setdefault(section, {})
+        table[field] = _value(text)
+    return to
+
+
+def _value(text: str) -> Any:
+    """A value as TOML reads it (true, 3, 0.1, [1, 2]); anything else is a text."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
