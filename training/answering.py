@@ -1,61 +1,14 @@
-"""What a model in training writes: greedy answers to many prompts at once, as samples and to be measured."""
+"""Greedy answers to many prompts at once, for samples and measures of models in training."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 
 from model.gpt import GPT
 from model.kv_cache import KVCache
-from training.data.batch import epoch_order
-from training.data.dialogues import Request
 from training.evaluate.forward import Forward, length_batches
-from training.instruct_recipe import AnswerSettings
-from training.templates import Templates
 
 _BATCH_TOKENS = 8192  # positions of a batch's cache
-
-
-@dataclass(frozen=True)
-class Question:
-    """A request, the reference's answer to it, and its prompt's token ids."""
-
-    request: Request
-    reference: str
-    prompt: list[int]
-
-
-class Questions:
-    """Validation requests, chosen by the seed, that a model is asked before, during and after training."""
-
-    def __init__(
-        self,
-        pairs: Sequence[tuple[Request, str]],
-        templates: Templates,
-        settings: AnswerSettings,
-        *,
-        context: int,
-        seed: int,
-    ) -> None:
-        """`pairs`: requests and references; those whose prompt leaves no room in the model's `context` are passed over."""
-        self.settings, self._templates = settings, templates
-        self.chosen: list[Question] = []
-        for place in epoch_order(seed, 0, len(pairs)):
-            request, reference = pairs[int(place)]
-            prompt = templates.prompt(request)
-            if len(prompt) < context and len(self.chosen) < settings.measured:
-                self.chosen.append(Question(request, reference, prompt))
-
-    def ask(self, model: GPT, *, bf16: bool, count: int | None = None) -> list[str]:
-        """The model's greedy answers to the first `count` of them (None: all)."""
-        prompts = [question.prompt for question in self.chosen[:count]]
-        answers = greedy_answers(model, prompts, self.settings.max_tokens, bf16=bf16)
-        return [self._templates.tokenizer.decode(ids, skip_special=True).strip() for ids in answers]
-
-    def samples(self, model: GPT, *, bf16: bool) -> list[str]:
-        """A few requests and answers, as texts to watch a run by."""
-        answers = self.ask(model, bf16=bf16, count=self.settings.shown)
-        return [f"{q.request.shown}\n=> {answer}" for q, answer in zip(self.chosen, answers, strict=False)]
 
 
 @torch.no_grad()

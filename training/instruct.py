@@ -7,14 +7,12 @@ with the templates that it was tuned with.
 import hashlib
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
 from model.gpt import GPT
-from training.answering import Questions
 from training.data.batch import epoch_order
 from training.data.dialogues import Dialogue, Request, read_dialogue
 from training.data.examples import Example, collate, fit_to_context, make_source
@@ -22,13 +20,14 @@ from training.data.tables import Row
 from training.distributed import join
 from training.errors import DataError
 from training.evaluate.forward import length_batches
+from training.evaluate.results import Figure
 from training.finetune import fingerprint, round_weights, start
 from training.fit import Job, Outcome, check_directory, fit, load_best, set_threads
 from training.instruct_recipe import InstructSettings
 from training.objectives import LanguageModelLoss
+from training.questions import Questions
 from training.requests import read_split, templates_for, token_limit
-from training.table import Table
-from training.tuned import Tuned, write_result
+from training.tuned import Measured, Tuned, write_result
 
 _EVAL_TOKENS = 8192  # computed at a time, padding included
 
@@ -47,7 +46,7 @@ def instruct(settings: InstructSettings, data: Sequence[Path | str], directory: 
         before = None
         if world.is_main:
             for note in run.notes:
-                tqdm.write(note, file=sys.stderr)
+                tqdm.write(f"{note}.", file=sys.stderr)
             before = run.measure()
         world.barrier()
         job = run.job()
@@ -57,14 +56,6 @@ def instruct(settings: InstructSettings, data: Sequence[Path | str], directory: 
             run.finish(directory, before, outcome)
         world.barrier()
         return directory / "model"
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A model on the validation rows: the `loss` of their answers (nats a token), and what it answers to the questions."""
-
-    loss: float
-    answers: list[str]
 
 
 class InstructRun:
@@ -116,14 +107,16 @@ class InstructRun:
 
     def measure(self) -> Measured:
         """The model as it is, on the validation rows, in float32."""
-        return Measured(
-            answer_loss(self.model, self.validation, bf16=False), self.questions.ask(self.model, bf16=False)
-        )
+        loss = answer_loss(self.model, self.validation, bf16=False)
+        answers = self.questions.ask(self.model, bf16=False)
+        n_tokens = sum(example.n_targets for example in self.validation)
+        convention = f"nats a token, of the {n_tokens:,} tokens of {len(self.validation):,} answers, their ends too"
+        return Measured([Figure("answer loss", loss, convention), *self.questions.overlap(answers)], answers)
 
     def finish(self, directory: Path, before: Measured, outcome: Outcome) -> None:
         """Measure the model as it is, with its weights as they will be stored, and write all results."""
         round_weights(self.started, self.settings)
-        after, rows = self.measure(), self.settings.optim.batch_rows
+        rows = self.settings.optim.batch_rows
         what = f"{self.limit} tokens, filled with several examples each" if self.packed else "one example each"
         write_result(
             Tuned(
@@ -133,10 +126,8 @@ class InstructRun:
                 templates=self.templates,
                 questions=self.questions,
                 outcome=outcome,
-                measures=_table(before, after, len(self.validation)),
-                figures={"before": before.loss, "after": after.loss},
-                answers=after.answers,
-                before=before.answers,
+                before=before,
+                after=self.measure(),
                 notes=self.notes,
                 batch=f"{rows} rows of {what}",
                 passes=outcome.counters.samples / self.source.samples_per_epoch,
@@ -179,14 +170,3 @@ def examples_sha256(examples: Iterable[Example]) -> str:
     for example in examples:
         digest.update(len(example.tokens).to_bytes(8, "little") + example.tokens.tobytes() + example.counted.tobytes())
     return digest.hexdigest()
-
-
-def _table(before: Measured, after: Measured, n_rows: int) -> Table:
-    """The measures for people."""
-    return Table(
-        "Measures on the validation rows",
-        ["model", "loss of the answers (nats a token)"],
-        [["base", f"{before.loss:.4f}"], ["this model", f"{after.loss:.4f}"]],
-        note=f"{n_rows:,} examples; the loss is of the tokens of answers and their ends alone, in float32, weights as stored.",
-        strong=1,
-    )

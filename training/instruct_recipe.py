@@ -34,10 +34,10 @@ class DialogueData(FinetuneData):
 
 
 class InstructData(DialogueData):
-    """`layout`: packed fills rows of `max_tokens` with several examples, which don't see each other: a batch row is then such a
-    row; padded has one example a row."""
+    """`layout`: padded has one example a row; packed fills rows of `max_tokens` with several, which don't see each other, so that
+    little is padding: optim.batch_rows then counts such rows."""
 
-    layout: Layout = "packed"
+    layout: Layout = "padded"
 
 
 class AnswerSettings(Section):

@@ -1,18 +1,18 @@
 """What instruction and preference tuning leave: evaluation.json, the report, and the model directory with its card."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from model.files import write_json
-from training.answering import Questions
 from training.card import base_name, card, environment_text, training_text
 from training.costs import count_parameters
 from training.environment import environment
+from training.evaluate.results import Figure
 from training.finetune import Start, export
 from training.fit import Outcome
 from training.instruct_recipe import InstructSettings, PreferSettings
+from training.questions import Questions
 from training.report import write_report
 from training.table import Table
 from training.templates import Templates
@@ -25,10 +25,17 @@ _LIMITS = (
 
 
 @dataclass(frozen=True)
+class Measured:
+    """A model on the validation rows: `figures`, and its `answers` to the run's questions."""
+
+    figures: list[Figure]
+    answers: list[str]
+
+
+@dataclass(frozen=True)
 class Tuned:
-    """A finished run. `kind`: what was done, in words; `measures`: of the validation rows, for people, `figures`: the same for
-    programs; `answers` and `before`: to the questions, by this model and by its base; `notes`: what became of the rows; `batch`:
-    what an update was made of; `passes`: over the training rows."""
+    """A finished run. `kind`: what was done, in words; `before` and `after`: the base, and the model as it is stored; `notes`: what
+    became of the rows; `batch`: what an update was made of; `passes`: over the training rows."""
 
     kind: str
     settings: InstructSettings | PreferSettings
@@ -36,10 +43,8 @@ class Tuned:
     templates: Templates
     questions: Questions
     outcome: Outcome
-    measures: Table
-    figures: Mapping[str, Any]
-    answers: Sequence[str]
-    before: Sequence[str]
+    before: Measured
+    after: Measured
     notes: Sequence[str]
     batch: str
     passes: float
@@ -50,26 +55,46 @@ def write_result(result: Tuned, directory: Path) -> Path:
     settings, made_with = result.settings, environment(result.outcome.world.device)
     asked = [
         {"request": q.request.shown, "reference": q.reference, "base": before, "answer": answer}
-        for q, before, answer in zip(result.questions.chosen, result.before, result.answers, strict=True)
+        for q, before, answer in zip(result.questions.chosen, result.before.answers, result.after.answers, strict=True)
     ]
-    write_json(directory / "evaluation.json", {**result.figures, "rows": list(result.notes), "answers": asked})
+    figures = {
+        side: [asdict(figure) for figure in measured.figures]
+        for side, measured in (("base", result.before), ("model", result.after))
+    }
+    write_json(directory / "evaluation.json", {**figures, "rows": list(result.notes), "answers": asked})
     rows = Table("Rows", ["what became of them"], [[note] for note in result.notes])
     write_report(
         directory,
         settings.name,
         settings=settings.model_dump(mode="json"),
         environment=made_with,
-        tables=[result.measures, rows],
+        tables=[measures_table(result), rows],
         summary=_summary(result),
     )
     text = _card(result, made_with)
     return export(result.started, settings, directory, card=text, templates=result.templates.files)
 
 
+def measures_table(result: Tuned) -> Table:
+    """Each figure before and after."""
+    rows = [
+        [after.name, before.shown, after.shown, after.interval]
+        for before, after in zip(result.before.figures, result.after.figures, strict=True)
+    ]
+    conventions = "; ".join(f"{figure.name}: {figure.convention}" for figure in result.after.figures)
+    return Table(
+        "Measures on the validation rows",
+        ["measure", "base model", "this model", "95 % interval"],
+        rows,
+        f"{conventions}.",
+    )
+
+
 def _card(result: Tuned, made_with: Mapping[str, str]) -> str:
     settings = result.settings
+    measures = measures_table(result)
     sections = {
-        result.measures.title: result.measures.markdown(),
+        measures.title: measures.markdown(),
         "Answers": _answers(result),
         "How to ask it": _usage(result),
         "Data": "\n\n".join([settings.data.about.strip(), "\n".join(f"- {note}" for note in result.notes)]),
@@ -128,7 +153,7 @@ def _answers(result: Tuned) -> str:
     if not shown:
         return ""
     parts = [f"Greedy answers to validation requests, drawn by seed {result.settings.run.seed}, as they are."]
-    for q, before, answer in zip(shown, result.before, result.answers, strict=False):
+    for q, before, answer in zip(shown, result.before.answers, result.after.answers, strict=False):
         texts = {"Request": q.request.shown, "Reference": q.reference, "Base model": before, "This model": answer}
         parts += [f"**{name}**\n\n{_quoted(text)}" for name, text in texts.items()]
         parts.append("---")
