@@ -16,12 +16,13 @@ import torch
 
 from model.errors import ConfigError
 from training import state as states
+from training.compiling import compile_in_place
 from training.costs import training_flops
 from training.data.batch import Source
 from training.devices import peak_flops
 from training.distributed import World, each_alike, gather, join, wrap
 from training.errors import TrainingError
-from training.loop import Hooks, RunSettings, StepSettings, can_compile, run
+from training.loop import Hooks, RunSettings, StepSettings, run
 from training.objectives import Objective
 from training.optim import Schedule, make_optimizers, trainable
 from training.progress import Recorder, RunPlan
@@ -73,14 +74,14 @@ def fit(job: Job, directory: Path, *, resume: bool) -> Outcome:
         # FSDP takes a model apart; the job keeps its own, whole, to measure and to export.
         parted = world.size > 1 and job.run.parallel == "fsdp"
         objective = (copy.deepcopy(job.objective) if parted else job.objective).to(world.device)
-        if job.run.compile and can_compile():
-            torch._dynamo.config.suppress_errors = True  # what can't be compiled runs as it is
-            objective.compile()
+        compiled = job.run.compile and compile_in_place(objective, world.device)
         module = wrap(objective, world, job.run.parallel)
         state = states.TrainState(objective.model, optimizers(objective, job.optim))
         if newest:
             states.restore(state, newest, fingerprint=job.fingerprint)
         with _recorder(job, directory, world, state.counters.step) as recorder:
+            if job.run.compile and not compiled:
+                recorder.note("not compiled, so slower: there is no working C++ compiler (or Triton, for a GPU)")
             try:
                 _run(job, directory, state, module, recorder, world)
             except KeyboardInterrupt:

@@ -4,7 +4,6 @@ Every task and every number of processes takes this path; they differ in data an
 """
 
 import math
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -79,11 +78,6 @@ class Hooks:
     evaluate: Callable[[], dict[str, float]]
     save: Callable[[], None]
     samples: Callable[[], list[str]] | None = None
-
-
-def can_compile() -> bool:
-    """Whether torch.compile has what it needs: a GPU's own code generator, or a C++ compiler."""
-    return torch.cuda.is_available() or any(shutil.which(name) for name in ("g++", "clang++"))
 
 
 def train_step(

@@ -24,7 +24,6 @@ from training.data.batch import Batch
 from training.devices import Peak, describe_device, memory_free, peak_flops
 from training.distributed import join
 from training.fit import Job, max_steps, set_threads
-from training.loop import can_compile
 from training.recipe import OptimSettings, RunSection
 from training.trial import Speed, measure_speed
 
@@ -170,7 +169,7 @@ def _what(plan: Plan) -> list[tuple[str, str]]:
     fall = "half a cosine" if optim.schedule == "cosine" else f"flat, then down over the last {optim.cooldown:.0%}"
     precision = "bfloat16 products, float32 weights" if run.precision_bf16 else "float32"
     trained = count.trainable / count.total
-    compiled = "compiled" if run.compile and can_compile() else "not compiled"
+    compiled = "compiled" if plan.speed.compiled else "not compiled"
     return [
         (
             "model",

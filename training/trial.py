@@ -6,14 +6,14 @@ import sys
 import time
 from dataclasses import dataclass
 
-import torch
 from tqdm import tqdm
 
 from model.gpt import SequenceClassifier
+from training.compiling import compile_in_place
 from training.devices import memory_in_use
 from training.distributed import World
 from training.fit import Job, optimizers
-from training.loop import StepSettings, can_compile, train_step
+from training.loop import StepSettings, train_step
 from training.state import TrainState
 
 _WHOLE_UPDATES, _WHOLE_SECONDS = 3, 10.0  # whole updates are timed where one takes less than this
@@ -21,11 +21,12 @@ _WHOLE_UPDATES, _WHOLE_SECONDS = 3, 10.0  # whole updates are timed where one ta
 
 @dataclass(frozen=True)
 class Speed:
-    """What was measured. `memory`: bytes in use after it; `how`, in words."""
+    """What was measured. `memory`: bytes in use after it; `compiled`: whether the step was; `how`, in words."""
 
     seconds_per_update: float
     tokens_per_update: float
     memory: int
+    compiled: bool
     how: str
 
     @property
@@ -41,10 +42,7 @@ def measure_speed(job: Job, world: World) -> Speed:
     job.objective.to(world.device)
     model = job.objective.model
     (model.trunk if isinstance(model, SequenceClassifier) else model).checkpointing = job.run.checkpointing
-    compiled = job.run.compile and can_compile()
-    if compiled:
-        torch._dynamo.config.suppress_errors = True
-        job.objective.compile()
+    compiled = job.run.compile and compile_in_place(job.objective, world.device)
     tqdm.write("compiling, then timing" if compiled else "timing", file=sys.stderr, end=" a few updates ...\n")
     state = TrainState(model, optimizers(job.objective, job.optim))
     settings = StepSettings(rows, job.optim.clip, job.run.seed)
@@ -63,4 +61,4 @@ def measure_speed(job: Job, world: World) -> Speed:
         seconds, tokens = statistics.median(s for s, _ in timed), statistics.fmean(t for _, t in timed)
         how = f"the median of {_WHOLE_UPDATES} updates"
     first = "compiling and the first update" if compiled else "the first update, left out,"
-    return Speed(seconds, tokens, memory_in_use(world.device), f"measured: {how}; {first} took {setup:.1f} s")
+    return Speed(seconds, tokens, memory_in_use(world.device), compiled, f"measured: {how}; {first} took {setup:.1f} s")
