@@ -4,9 +4,8 @@ A run's directory holds what every run holds (training.fit), `evaluation.json`, 
 with the templates that it was tuned with.
 """
 
-import hashlib
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -15,7 +14,7 @@ from tqdm import tqdm
 from model.gpt import GPT
 from training.data.batch import epoch_order
 from training.data.dialogues import Dialogue, Request, read_dialogue
-from training.data.examples import Example, collate, fit_to_context, make_source
+from training.data.examples import Example, collate, examples_sha256, fit_to_context, make_source
 from training.data.tables import Row
 from training.distributed import join
 from training.errors import DataError
@@ -162,11 +161,3 @@ def answer_loss(model: GPT, examples: Sequence[Example], *, bf16: bool) -> float
         weight += batch.weight
     model.train(was_training)
     return total / weight
-
-
-def examples_sha256(examples: Iterable[Example]) -> str:
-    """A digest of examples in their order."""
-    digest = hashlib.sha256()
-    for example in examples:
-        digest.update(len(example.tokens).to_bytes(8, "little") + example.tokens.tobytes() + example.counted.tobytes())
-    return digest.hexdigest()

@@ -112,6 +112,11 @@ class Templates:
         written = self.tokenizer.token_bytes(self.end).decode("utf-8", "replace")
         return [*self.tokenizer.encode(text.removesuffix(written).rstrip()), self.end]
 
+    def example(self, request: Request, answer: str) -> Example:
+        """One answer to learn behind its prompt. PromptError as `prompt`."""
+        prompt, ids = self.prompt(request), self.answer(answer)
+        return _example([*prompt, *ids], [False] * len(prompt) + [True] * len(ids))
+
     def examples(self, dialogue: Dialogue) -> Iterator[Example]:
         """A dialogue's answers to learn, each behind exactly the prompt that it will be asked with.
 

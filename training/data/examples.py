@@ -4,6 +4,7 @@ Both orders are a pure function of (seed, cursor), and each example comes exactl
 n - 1 positions: each token but the first is a target, each but the last an input.
 """
 
+import hashlib
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -84,6 +85,14 @@ def collate(examples: Sequence[Example], width: int | None = None) -> TokenBatch
     for row, example in enumerate(examples):
         _put(example, tokens[row], targets[row])
     return TokenBatch(torch.from_numpy(tokens), torch.from_numpy(targets))
+
+
+def examples_sha256(examples: Iterable[Example]) -> str:
+    """A digest of examples in their order."""
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(len(example.tokens).to_bytes(8, "little") + example.tokens.tobytes() + example.counted.tobytes())
+    return digest.hexdigest()
 
 
 def make_source(examples: Sequence[Example], layout: Layout, context: int, seed: int) -> Source:
