@@ -2,7 +2,8 @@
 
 .csv: RFC 4180 (double quotes, line breaks inside them), separated by commas, or by semicolons where the header has no comma.
 .tsv: one row a line, a tab between fields, no quoting: a quotation mark is a character like any other.
-.jsonl: one object a line. .json: one list of objects. .parquet. Each also .gz, .xz or .zst, or directories of them.
+.jsonl: one object a line. .json: one list of objects. .parquet. Each also .gz, .xz or .zst, or directories of them; and data sets
+of the Hugging Face Hub, streamed (training.data.hub).
 """
 
 import csv
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from training.data.archives import DAMAGED, open_bytes, plain_suffix
+from training.data.hub import HubCorpus, hub_rows
 from training.errors import DataError
 
 _MAX_FIELD = 1 << 26  # characters in one .csv field; the library's own 131,072 are fewer than some texts have
@@ -29,7 +31,7 @@ class Row:
 
 
 def read_rows(paths: Sequence[Path | str], *, columns: Sequence[str] | None = None) -> Iterator[Row]:
-    """The rows of all files, one at a time; blank lines are passed over.
+    """The rows of all files and of `hf:owner/name[:config][@split]`, one at a time; blank lines are passed over.
 
     `columns` names the columns of .csv and .tsv files without a header line; by default the first line is the header.
     DataError names file and line (or row): a file that is missing, empty, damaged or not UTF-8, a row with more or fewer fields
@@ -37,13 +39,13 @@ def read_rows(paths: Sequence[Path | str], *, columns: Sequence[str] | None = No
     """
     if columns is not None and (not columns or len(set(columns)) < len(columns)):
         raise DataError(f"columns: {', '.join(columns) or 'none given'}: give each column a name of its own")
-    for path in table_files(paths):
+    for source in table_files(paths):
         found = False
-        for row in _rows_of_file(path, columns):
+        for row in _rows_of_hub(source) if isinstance(source, HubCorpus) else _rows_of_file(source, columns):
             found = True
             yield row
         if not found:
-            raise DataError(f"{path}: empty; it holds no row")
+            raise DataError(f"{source}: empty; it holds no row")
 
 
 def required(row: Row, field: str) -> str:
@@ -66,12 +68,15 @@ def whole_characters(text: str) -> str:
     return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def table_files(paths: Iterable[Path | str]) -> list[Path]:
-    """The files that `paths` name, directories opened, in order of names. DataError when one isn't there or is of no known
-    kind, or when a directory holds none."""
-    files: list[Path] = []
-    for path in map(Path, paths):
-        if path.is_dir():
+def table_files(paths: Iterable[Path | str]) -> list[Path | HubCorpus]:
+    """What `paths` name: files, directories opened, in order of names, and data sets of the Hub. DataError when one isn't there or
+    is of no known kind, or when a directory holds none."""
+    files: list[Path | HubCorpus] = []
+    for name in paths:
+        path = Path(name)
+        if str(name).startswith(HubCorpus.PREFIX):
+            files.append(HubCorpus.parse(str(name)))
+        elif path.is_dir():
             inside = sorted(p for p in path.rglob("*") if p.is_file() and plain_suffix(p) in _READERS)
             if not inside:
                 raise DataError(f"{path}: holds no {_KINDS} file")
@@ -107,6 +112,11 @@ class _Lines:
                 f"{self.path}, line {self.number}: not UTF-8 ({error.reason}); convert the file to UTF-8"
             ) from None
         return text.removeprefix("\ufeff") if self.number == 1 else text  # the mark that some programs put in front
+
+
+def _rows_of_hub(source: HubCorpus) -> Iterator[Row]:
+    for number, values in enumerate(hub_rows(source), 1):
+        yield Row(values, f"{source}, row {number}")
 
 
 def _rows_of_file(path: Path, columns: Sequence[str] | None) -> Iterator[Row]:

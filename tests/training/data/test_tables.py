@@ -4,6 +4,7 @@ import json
 import lzma
 from pathlib import Path
 
+import datasets
 import pyarrow
 import pytest
 from hypothesis import given
@@ -144,6 +145,23 @@ def test_directories_are_read_in_order_of_names(tmp_path: Path) -> None:
         table_files([tmp_path / "missing.csv"])
     with pytest.raises(DataError, match="no data given"):
         table_files([])
+
+
+def test_data_sets_of_the_hub_are_rows_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "rows.jsonl", ROWS)
+    asked = []
+
+    def load_dataset(name: str, config: str | None, *, split: str, streaming: bool) -> datasets.IterableDataset:
+        asked.append((name, config, split, streaming))
+        return datasets.IterableDataset.from_generator(
+            lambda: (json.loads(line) for line in path.read_text("utf-8").splitlines() if line)
+        )
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    rows = list(read_rows(["hf:owner/name:config@test", path]))
+    assert asked == [("owner/name", "config", "test", True)]
+    assert [row.values for row in rows] == ROWS * 2
+    assert rows[1].where == "hf:owner/name:config@test, row 2"
 
 
 def test_required_takes_texts_and_numbers_only() -> None:
