@@ -30,7 +30,9 @@ class _WithKinds(click.Command):
     help="Data to measure on; may be repeated. Without KIND it is told by the file's content.",
 )
 @click.option(
-    "--limit", type=click.IntRange(min=1), help="Take at most so many items, from the front; the result says so."
+    "--limit",
+    type=click.IntRange(min=1),
+    help="Take at most so many items: the first; of labelled rows some drawn by the seed.",
 )
 @click.option("--paper", is_flag=True, help="Lay the published figures beside those of a model of GPT-2's shape.")
 @click.option(
@@ -78,20 +80,30 @@ def evaluate(
     """
     with needs("eval"):
         from training.evaluate.page import write_page
+        from training.evaluate.results import table
         from training.evaluate.suite import evaluate as run
 
         subject, options = _load(model, given)
-        found = run(subject, targets, options, paper=paper)
-    if json_file == "-":
+        quiet = json_file == "-"
+        if not quiet:
+            click.echo(subject.headline())
+        found = run(
+            subject,
+            targets,
+            options,
+            paper=paper,
+            done=lambda result: None if quiet else click.echo(f"\n{table(result)}"),
+        )
+    if quiet:
         click.echo(json.dumps(found.to_json(), ensure_ascii=False, indent=2))
-    else:
-        click.echo(found.text())
-    if json_file not in (None, "-"):
+    elif paper:
+        click.echo(f"\n{found.paper_text()}")
+    if json_file is not None and not quiet:
         from model.files import write_json
 
         write_json(Path(json_file), found.to_json())
     if out is not None:
-        click.echo(f"\n{write_page(found, out)}", err=json_file == "-")
+        click.echo(f"\n{write_page(found, out)}", err=quiet)
 
 
 def _load(model: str, given: dict[str, Any]) -> tuple[Any, Any]:

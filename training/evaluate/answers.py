@@ -51,8 +51,8 @@ def evaluate_answers(subject: Subject, path: Path | str, options: Options) -> Re
         Figure(
             "answer loss",
             float(nats.sum()) / n_tokens,
-            f"nats a token of the reference answers ({n_tokens:,} tokens, each answer's end token too) behind the prompts in the "
-            "model's own template; the prompts' tokens are not counted",
+            f"nats a token of the reference answers ({n_tokens:,} tokens, each answer's end token too) behind the prompts, in the "
+            "template that serving uses; the prompts' tokens are not counted",
         ),
         *overlap_figures(answers, references, options.max_tokens),
     ]

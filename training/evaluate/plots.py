@@ -1,16 +1,18 @@
 """Results as pictures (PNG): bars beside baselines, calibration, confusion."""
 
 import io
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from training.curves import LIGHT, Theme
-from training.evaluate.results import Figure, Result
+from training.evaluate.results import Figure, Result, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _PALE = "#b9c0c8"  # baselines
+_COLUMNS = 3
 
 
 def pictures(result: Result) -> dict[str, bytes]:
@@ -26,12 +28,14 @@ def pictures(result: Result) -> dict[str, bytes]:
 
 
 def _bars(result: Result) -> bytes:
-    figures = result.figures[:6]
-    rows = 1 + len(result.baselines)
-    size = (3.1 * len(figures), 1.1 + 0.32 * rows)
+    figures = result.figures
+    size = (
+        3.2 * min(_COLUMNS, len(figures)),
+        (0.75 + 0.3 * (1 + len(result.baselines))) * -(-len(figures) // _COLUMNS),
+    )
 
     def draw(i: int) -> "Callable[[Axes], None]":
-        return lambda axes: _bar(axes, result, figures[i], named=i == 0)
+        return lambda axes: _bar(axes, result, figures[i], named=i % _COLUMNS == 0)
 
     return _picture(size, [draw(i) for i in range(len(figures))])
 
@@ -40,20 +44,26 @@ def _bar(axes: "Axes", result: Result, figure: Figure, *, named: bool) -> None:
     """One measure: the model's bar on top with its interval, a baseline's in each row below."""
     scale = 100 if figure.share else 1
     names = ["this model", *(baseline.name for baseline in result.baselines)]
-    values = [figure.value, *(baseline.values.get(figure.name) for baseline in result.baselines)]
-    for row, value in enumerate(values):
-        if value is None:
-            continue
-        axes.barh(row, scale * value, color=LIGHT.line if row == 0 else _PALE, height=0.62)
-        axes.annotate(
-            f"{scale * value:.3g}", (scale * value, row), (4, 0), textcoords="offset points", va="center", fontsize=8,
-            color=LIGHT.ink,
-        )  # fmt: skip
-    if figure.low is not None and figure.high is not None:
+    found = [figure.value, *(baseline.values.get(figure.name) for baseline in result.baselines)]
+    values = {row: scale * value for row, value in enumerate(found) if value is not None and math.isfinite(value)}
+    ends = dict(values)
+    axes.barh(
+        list(values), list(values.values()), color=[LIGHT.line if row == 0 else _PALE for row in values], height=0.62
+    )
+    if figure.low is not None and figure.high is not None and math.isfinite(figure.high):
         axes.plot([scale * figure.low, scale * figure.high], [0, 0], color=LIGHT.mark, linewidth=1.6)
+        ends[0] = max(ends.get(0, 0.0), scale * figure.high)
+    if ends and max(ends.values()) > 30 * min(values.values()) > 0 and not figure.share:
+        axes.set_xscale("log")
+    for row, value in values.items():
+        axes.annotate(
+            f"{value:.1f}" if figure.share else plain(value), (ends[row], row), (4, 0), textcoords="offset points",
+            va="center", fontsize=8, color=LIGHT.ink,
+        )  # fmt: skip
     axes.set_yticks(range(len(names)), names if named else [""] * len(names))
-    axes.invert_yaxis()
-    axes.margins(x=0.18)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.margins(x=0.25)
+    axes.grid(visible=False, axis="y")
     axes.set_title(f"{figure.name}{', %' if figure.share else ''}", fontsize=9, loc="left", color=LIGHT.ink)
 
 
@@ -87,12 +97,16 @@ def _confusion(axes: "Axes", details: dict[str, Any]) -> None:
 def _picture(size: tuple[float, float], draws: "Sequence[Callable[[Axes], None]]", theme: Theme = LIGHT) -> bytes:
     from matplotlib.figure import Figure as Canvas  # not pyplot: no window system, no state between figures
 
+    columns = min(_COLUMNS, len(draws))
     canvas = Canvas(figsize=size, dpi=140, facecolor=theme.background, layout="constrained")
-    for axes, draw in zip(canvas.subplots(1, len(draws), squeeze=False)[0], draws, strict=True):
+    places = canvas.subplots(-(-len(draws) // columns), columns, squeeze=False).ravel()
+    for axes in places[len(draws) :]:
+        axes.remove()
+    for axes, draw in zip(places, draws, strict=False):
         axes.grid(color=theme.grid, linewidth=0.7)
         axes.set_axisbelow(True)
         draw(axes)
-        axes.tick_params(colors=theme.ink, labelsize=8, length=0)
+        axes.tick_params(colors=theme.ink, labelsize=8, length=0, which="both")
         for label in (axes.xaxis.label, axes.yaxis.label):
             label.set(color=theme.ink, fontsize=9)
         for spine in axes.spines.values():

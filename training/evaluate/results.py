@@ -33,7 +33,9 @@ class Figure:
         if self.low is None or self.high is None:
             return ""
         return (
-            f"{percent(self.low)} to {percent(self.high)}" if self.share else f"{plain(self.low)} to {plain(self.high)}"
+            f"{100 * self.low:.2f} to {percent(self.high)}"
+            if self.share
+            else f"{plain(self.low)} to {plain(self.high)}"
         )
 
 
@@ -70,6 +72,18 @@ class Result:
         """Each figure with what the baselines have of it, shown for a table; empty where one has nothing."""
         return [(figure, [_beside(baseline, figure) for baseline in self.baselines]) for figure in self.figures]
 
+    @property
+    def has_intervals(self) -> bool:
+        """Whether any figure has one."""
+        return any(figure.interval for figure in self.figures)
+
+    def baseline_conventions(self) -> list[tuple[str, str]]:
+        """(names, convention) of the baselines that have one, those of one convention together."""
+        names: dict[str, list[str]] = {}
+        for baseline in self.baselines:
+            names.setdefault(baseline.convention, []).append(baseline.name)
+        return [(", ".join(those), convention) for convention, those in names.items() if convention]
+
     def to_json(self) -> dict[str, Any]:
         """The result as JSON's own types; a number that JSON has none for (infinite, not a number) becomes null."""
         return _finite(asdict(self) | {"limited": self.items < self.total})
@@ -82,11 +96,11 @@ def table(result: Result) -> str:
         scope += f" of {result.total:,} (--limit): not comparable with figures of the whole"
     head = ["", "value", "95 % interval", *(baseline.name for baseline in result.baselines)]
     rows = [head, *([f.name, f.shown, f.interval, *cells] for f, cells in result.rows())]
-    if not any(row[2] for row in rows[1:]):
+    if not result.has_intervals:
         rows = [[*row[:2], *row[3:]] for row in rows]
     lines = [f"{result.task}: {result.data}", f"{scope}, {result.seconds:.1f} s", "", *_columns(rows), ""]
     lines += [f"{figure.name}: {figure.convention}." for figure in result.figures if figure.convention]
-    lines += [f"{baseline.name}: {baseline.convention}." for baseline in result.baselines if baseline.convention]
+    lines += [f"{names}: {convention}." for names, convention in result.baseline_conventions()]
     lines += [f"note: {note}." for note in result.notes]
     if prompt := result.details.get("prompt"):
         lines += [

@@ -20,10 +20,10 @@ from training.evaluate.scoring import BATCH_TOKENS, Scorer
 class Options:
     """How to evaluate; each task's module says what it makes of these.
 
-    limit: items taken at most, from the front. stride: tokens from one perplexity window to the next. train: a labelled file for
-    baselines and few-shot examples. names: a label's text in the data -> what it is called (by the classifier, or in the prompt).
-    shots, prompt, calibrate, seed: few-shot. max_tokens: of a generated answer. tasks: a directory of lm-eval task files of one's
-    own. threads: for tokenising.
+    limit: items taken at most: the first, of labelled rows some drawn by the seed. stride: tokens from one perplexity window to the
+    next. train: a labelled file for baselines and few-shot examples. names: a label's text in the data -> what it is called (by the
+    classifier, or in the prompt). shots, prompt, calibrate: few-shot. max_tokens: of a generated answer. tasks: a directory of
+    lm-eval task files of one's own. threads: for tokenising.
     """
 
     limit: int | None = None
@@ -80,6 +80,12 @@ class Subject:
     def scorer(self) -> Scorer:
         """A scorer of the language model."""
         return Scorer(self.language_model, bf16=self.bf16, batch_tokens=self.batch_tokens)
+
+    def headline(self) -> str:
+        """What a table says of it in one line."""
+        about = self.describe()
+        size = f"{about['architecture']}, {about['parameters']:,} parameters"
+        return f"{self.name}: {size}, {about['arithmetic']}, {about['device']}"
 
     def describe(self) -> dict[str, Any]:
         """What a report says of the model: shape, parameters, arithmetic."""

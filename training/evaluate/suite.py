@@ -13,7 +13,7 @@ from training.environment import environment
 from training.evaluate.detect import detect
 from training.evaluate.kinds import KINDS
 from training.evaluate.paper import Comparison, as_json, compare, paper_text
-from training.evaluate.results import Result, table
+from training.evaluate.results import Result
 from training.evaluate.subject import Options, Subject
 
 
@@ -26,17 +26,9 @@ class Evaluation:
     paper: bool
     comparisons: list[Comparison] | None
 
-    def text(self) -> str:
-        """Everything as lines of text."""
-        about = self.subject.describe()
-        size = f"{about['architecture']}, {about['parameters']:,} parameters"
-        parts = [
-            f"{about['name']}: {size}, {about['arithmetic']}, {about['device']}",
-            *(table(result) for result in self.results),
-        ]
-        if self.paper:
-            parts.append(paper_text(self.subject.model.config, self.comparisons))
-        return "\n\n".join(parts)
+    def paper_text(self) -> str:
+        """The published figures beside the model's as lines of text; empty when they weren't asked for."""
+        return paper_text(self.subject.model.config, self.comparisons) if self.paper else ""
 
     def to_json(self) -> dict[str, Any]:
         """Everything as JSON's own types."""
@@ -58,9 +50,16 @@ def parse_target(target: str, options: Options, *, classifier: bool) -> tuple[st
     return detect(Path(target), options, classifier=classifier), target
 
 
-def evaluate(subject: Subject, targets: Sequence[str], options: Options, *, paper: bool = False) -> Evaluation:
-    """Measure `subject` on each of `targets` (see parse_target). What is wrong with a target is said before any is measured, as far
-    as its name and its first rows tell."""
+def evaluate(
+    subject: Subject,
+    targets: Sequence[str],
+    options: Options,
+    *,
+    paper: bool = False,
+    done: Callable[[Result], object] = lambda _: None,
+) -> Evaluation:
+    """Measure `subject` on each of `targets` (see parse_target); `done` gets each result as soon as it is there. What is wrong with
+    a target is said before any is measured, as far as its name and its first rows tell."""
     if not targets:
         raise ConfigError(f"name data to evaluate on: --on [KIND=]PATH; the kinds are {', '.join(KINDS)}")
     classifier = isinstance(subject.model, SequenceClassifier)
@@ -71,7 +70,12 @@ def evaluate(subject: Subject, targets: Sequence[str], options: Options, *, pape
     for kind, path in chosen:
         started = time.perf_counter()
         result = measure(kind)(subject, path, options)
+        if options.ngrams and options.ngrams.path.resolve() == Path(path).resolve():
+            result.notes.append(
+                "the n-grams were counted on the evaluated text itself, so they know it: name another corpus"
+            )
         results.append(replace(result, seconds=time.perf_counter() - started))
+        done(results[-1])
     comparisons = compare(subject.model.config, results) if paper else None
     return Evaluation(subject, results, paper, comparisons)
 

@@ -17,9 +17,8 @@ from model.errors import ConfigError, HomegrownError  # noqa: E402
 from training.evaluate.harness import HarnessModel, evaluate_harness  # noqa: E402
 from training.evaluate.subject import Options, load_subject  # noqa: E402
 
-WORDS = (
-    "the old man looked at a small red house and then walked down to the sea where his boat lay in green water".split()
-)
+TALE = "the old man looked at a small red house and then walked down to the sea where his boat lay in green water"
+WORDS = TALE.split()
 LIMIT = 128  # the tiny models' context
 
 
@@ -63,7 +62,7 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(model: Any, tasks: Path) -> dict[str, Any]:
     found = lm_eval.simple_evaluate(
-        model=model, tasks=["hg_choice", "hg_long", "hg_write"], 
+        model=model, tasks=["hg_choice", "hg_long", "hg_write"],
         task_manager=TaskManager(include_path=str(tasks), include_defaults=False),
         log_samples=True, bootstrap_iters=0,
     )  # fmt: skip
