@@ -84,7 +84,7 @@ class _WordHashes(dict[str, int]):
 @cache
 def _bands(threshold: float) -> list[slice]:
     """Where each band lies in a sketch's bytes. Documents alike should meet in one: a miss weighs more than a match too many,
-    which is found out. (The library's own index holds a set for each bucket, 3 times the memory of what is kept here.)"""
+    which is found out. (The library's own index holds a set for each bucket: twice the memory of what is kept here.)"""
     from datasketch import MinHashLSH
 
     best = MinHashLSH(threshold, _PERMUTATIONS, weights=(0.1, 0.9))
