@@ -122,7 +122,7 @@ def training_text(
     fall = "half a cosine" if optim.schedule == "cosine" else f"linear over the last {optim.cooldown:.0%}"
     sentences = [
         f"{counters.step:,} updates of {batch}, {counters.tokens:,} tokens in all ({passes:.2f} passes over the training data), "
-        f"{counters.seconds / 60:,.0f} minutes.",
+        f"{_time(counters.seconds)}.",
         f"{method}." if method else "",
         f"Optimiser {optim.optimizer}, peak learning rate {rates}; {optim.warmup_steps} updates of warm-up, cool-down "
         f"{fall} to {optim.floor:.0%}; weight decay {optim.weight_decay:g}; gradients clipped at {optim.clip:g};",
@@ -154,6 +154,10 @@ def _summary(result: PretrainResult) -> str:
     )
 
 
+def _time(seconds: float) -> str:
+    return f"{seconds / 60:,.0f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"
+
+
 def measures_table(result: PretrainResult) -> Table:
     """Loss and bits a byte on the validation split, beside the n-gram models'."""
     score = result.score
@@ -166,14 +170,14 @@ def measures_table(result: PretrainResult) -> Table:
         ]
         for row in result.baselines
     ]
-    alone = "each document alone" if result.settings.data.document_mask else "the split as one stream"
+    text = "each document alone" if result.settings.data.document_mask else "the split as one stream"
     note = (
-        f"Token perplexity {score.perplexity:.2f} over {score.tokens:,} tokens. Convention: {alone}, windows of "
+        f"Token perplexity {score.perplexity:.2f} over {score.tokens:,} tokens. Convention: {text}, in windows of "
         f"{result.config.context_length} tokens overlapping by half, every token counted once, end-of-text tokens too; in float32, "
         "with the weights as stored here."
     )
     if result.baselines:
-        note += " The n-gram models are of the same training split and the same tokens."
+        note += " The n-gram models are of the same training split, over the same tokens as one stream."
     return Table(
         "Measures on the validation split", ["model", "loss (nats a token)", "bits a byte"], rows, note, strong=0
     )

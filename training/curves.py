@@ -72,7 +72,7 @@ def _draw_loss(
         axes.plot(tokens, values, color=theme.pale, linewidth=0.8)
         axes.plot(tokens, smoothed(values), color=theme.line, linewidth=1.6, label="training")
         # The first updates' loss is far above the rest; without them the differences that matter can be seen.
-        later = [*values[len(values) // 25 :], *(value for _, value in validation), *references.values()]
+        later = [*values[len(values) // 25 :], *(value for _, value in validation), *sorted(references.values())[:1]]
         low, high = min(later), max(later)
         axes.set_ylim(low - 0.05 * (high - low + 1e-6), high + 0.05 * (high - low + 1e-6))
     if validation:
@@ -83,16 +83,26 @@ def _draw_loss(
             f"{values[-1]:.3f}", (tokens[-1], values[-1]), (5, 0), textcoords="offset points", va="center",
             color=theme.mark, fontsize=9, annotation_clip=False,
         )  # fmt: skip
-    for name, value in references.items():
-        axes.axhline(value, color=theme.ink, linewidth=0.9, linestyle=(0, (4, 3)), alpha=0.7)
-        axes.annotate(
-            f"{name} {value:.3f}", (1, value), (-4, 3), xycoords=("axes fraction", "data"), textcoords="offset points",
-            ha="right", color=theme.ink, fontsize=8,
-        )  # fmt: skip
+    _draw_references(axes, references, theme)
     axes.set_ylabel("loss, nats")
     axes.legend(
-        frameon=False, labelcolor=theme.ink, fontsize=9, loc="upper right" if not references else "upper center"
+        facecolor=theme.background, edgecolor="none", framealpha=1, labelcolor=theme.ink, fontsize=9, loc="upper right"
     )
+
+
+def _draw_references(axes: "Axes", references: Mapping[str, float], theme: Theme) -> None:
+    """The lowest first; one whose label would lie on another's, or that is out of sight, is left out."""
+    bottom, top = axes.get_ylim()
+    drawn: list[float] = []
+    for name, value in sorted(references.items(), key=lambda pair: pair[1]):
+        if not bottom < value < top or any(abs(value - other) < 0.05 * (top - bottom) for other in drawn):
+            continue
+        drawn.append(value)
+        axes.axhline(value, color=theme.ink, linewidth=0.9, linestyle=(0, (4, 3)), alpha=0.7)
+        axes.annotate(
+            f"{name} {value:.3f}", (0, value), (4, 3), xycoords=("axes fraction", "data"), textcoords="offset points",
+            color=theme.ink, fontsize=8, bbox={"facecolor": theme.background, "edgecolor": "none", "alpha": 0.8, "pad": 1},
+        )  # fmt: skip
 
 
 def _draw_plain(axes: "Axes", log: Log, key: str, label: str, theme: Theme) -> None:

@@ -187,7 +187,7 @@ def _what(plan: Plan) -> list[tuple[str, str]]:
             f"{optim.optimizer}, peak learning rate {rate}, weight decay {optim.weight_decay:g}, clip {optim.clip:g}",
         ),
         ("schedule", f"{optim.schedule}: {optim.warmup_steps} updates of warm-up, {fall}, to {optim.floor:.0%}"),
-        ("device", f"{plan.device}; peak {_si(plan.peak.flops, 'FLOP/s')} ({plan.peak.source})"),
+        ("device", f"{plan.device}; peak {si(plan.peak.flops, 'FLOP/s')} ({plan.peak.source})"),
         ("precision", ", ".join([precision, compiled, *(["checkpointing"] if run.checkpointing else [])])),
     ]
 
@@ -201,8 +201,8 @@ def _costs(plan: Plan) -> list[tuple[str, str]]:
     mfu = speed.tokens_per_second * plan.flops_per_token / plan.peak.flops
     return [
         ("update", f"{speed.tokens_per_update:,.0f} tokens: {plan.batch_rows} rows {cut}"),
-        ("run", f"{plan.updates:,} updates{' at most' * _by_clock(plan)}, {_si(plan.tokens, ' tokens')}{epochs}"),
-        ("arithmetic", f"{_si(plan.flops_per_token, 'FLOP')} a token, {plan.flops:.2g} FLOP in all"),
+        ("run", f"{plan.updates:,} updates{' at most' * _by_clock(plan)}, {si(plan.tokens, ' tokens')}{epochs}"),
+        ("arithmetic", f"{si(plan.flops_per_token, 'FLOP')} a token, {plan.flops:.2g} FLOP in all"),
         ("speed", f"{speed.tokens_per_second:,.0f} tokens/s, {mfu:.0%} of the peak ({speed.how})"),
         ("time", _time(plan)),
         (
@@ -239,7 +239,7 @@ def _there(directory: Path) -> Path:
     return next(path for path in (directory.absolute(), *directory.absolute().parents) if path.is_dir())
 
 
-def _si(value: float, unit: str) -> str:
+def si(value: float, unit: str) -> str:
     """With about three figures: 1234567, "FLOP" -> "1.23 MFLOP"."""
     text = tqdm.format_sizeof(value)
     return f"{text[:-1]} {text[-1]}{unit}" if text[-1].isalpha() else f"{text} {unit}".replace("  ", " ")

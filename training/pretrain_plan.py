@@ -25,7 +25,7 @@ from training.data.readers import Corpus, corpus_files, read_documents
 from training.data.shards import MANIFEST, read_manifest
 from training.fit import Job
 from training.objectives import LanguageModelLoss
-from training.plan import Plan, plan_job
+from training.plan import Plan, plan_job, si
 from training.pretrain import model_config
 from training.pretrain_recipe import PretrainSettings
 
@@ -106,8 +106,8 @@ def _data(settings: PretrainSettings, directory: Path, tokenizer: Tokenizer | No
     n_tokens = round(n_bytes / per_token * (1 - settings.data.validation_fraction))
     source = "the tokenizer on a sample" if tokenizer else f"a vocabulary of {settings.data.vocab_size:,} on English"
     return n_tokens, (
-        f"about {n_tokens / 1e6:,.3g} M tokens to train on, estimated: {len(paths)} file{'s' * (len(paths) > 1)}, about "
-        f"{n_bytes / 1e6:,.3g} MB of text at {per_token:.2f} bytes a token ({source}), before any filter"
+        f"about {si(n_tokens, ' tokens')} to train on, estimated: {len(paths)} file{'s' * (len(paths) > 1)}, about "
+        f"{si(n_bytes, 'B')} of text at {per_token:.2f} bytes a token ({source}), before any filter"
     )
 
 

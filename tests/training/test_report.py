@@ -244,6 +244,11 @@ def test_a_card_carries_the_runs_figures_and_how_to_make_it_again() -> None:
     ):  # fmt: skip
         assert part in text, part
     assert "What the new text changed" not in text
+    assert "each document alone, in windows of 512" in text
+    stream = result().settings.model_copy(
+        update={"data": result().settings.data.model_copy(update={"document_mask": False})}
+    )
+    assert "the split as one stream, in windows of 512" in model_card(result(settings=stream))
 
 
 def test_a_card_of_continued_pretraining_names_its_base_and_shows_both_texts_before_and_after() -> None:
