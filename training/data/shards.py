@@ -1,11 +1,12 @@
 """Documents -> token shards on disk, memory-mapped when read.
 
 A split is a run of token ids: every document behind one `<|endoftext|>`. Which documents are for validation follows from each
-document's own text and the seed, so it is chosen once and adding documents moves none between the splits.
+document's own text and the seed, so it is chosen once and adding documents moves none between the splits. Memory does not grow
+with the corpus; it takes the longest document some four times over.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
@@ -64,7 +65,7 @@ class Manifest:
     validation_fraction: float
     sources: list[SourceFile] = field(default_factory=list)
     account: dict[str, Any] = field(default_factory=dict)
-    splits: dict[str, SplitCounts] = field(default_factory=dict)
+    splits: dict[Split, SplitCounts] = field(default_factory=dict)
 
     @property
     def corpus(self) -> list[str]:
@@ -95,14 +96,35 @@ def write_shards(
     dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32)
     manifest = Manifest(file_sha256(tokenizer_file), tokenizer.vocab_size, dtype.name, seed, validation_fraction)
     manifest.splits = {split: SplitCounts() for split in SPLITS}
-    with staged_directory(directory, overwrite=True) as stage, ExitStack() as cleanup:
-        hashing = ThreadPoolExecutor(1)
-        cleanup.callback(hashing.shutdown, wait=False, cancel_futures=True)
-        sources = [hashing.submit(describe, source) for source in corpus]
-        writers = {split: TokenWriter(stage, split, dtype, max_tokens) for split in SPLITS}
+    hashing = ThreadPoolExecutor(1)
+    try:
+        with staged_directory(directory, overwrite=True) as stage:
+            sources = [hashing.submit(describe, source) for source in corpus]
+            writers: dict[Split, TokenWriter] = {
+                split: TokenWriter(stage, split, dtype, max_tokens) for split in SPLITS
+            }
+            _write(writers, tokenized(_placed(documents, manifest), tokenizer, threads=threads), manifest)
+            manifest.sources = [source.result() for source in sources]
+            manifest.account = {} if account is None else asdict(account)
+            write_json(stage / MANIFEST, asdict(manifest))
+    except OSError as error:
+        raise DataError(
+            f"{directory}: the token shards can't be written ({error.strerror or error}); make room or name another directory. "
+            "Nothing of them was kept"
+        ) from None
+    finally:
+        hashing.shutdown(wait=False, cancel_futures=True)
+    return manifest
+
+
+def _write(
+    writers: dict[Split, TokenWriter], runs: Generator[dict[Split, np.ndarray], None, None], manifest: Manifest
+) -> None:
+    """Tokens into the files of their splits, counted."""
+    with ExitStack() as cleanup:
+        cleanup.enter_context(closing(runs))
         for writer in writers.values():
             cleanup.callback(writer.abandon)
-        runs = cleanup.enter_context(closing(tokenized(_placed(documents, manifest), tokenizer, threads=threads)))
         for split, tokens in chain.from_iterable(run.items() for run in runs):
             writers[split].write(tokens)
             manifest.splits[split].tokens += len(tokens)
@@ -113,10 +135,6 @@ def write_shards(
                 )
             writers[split].close()
             counts.files = writers[split].files
-        manifest.sources = [source.result() for source in sources]
-        manifest.account = {} if account is None else asdict(account)
-        write_json(stage / MANIFEST, asdict(manifest))
-    return manifest
 
 
 def describe(source: Corpus | str) -> SourceFile:

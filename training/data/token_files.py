@@ -27,7 +27,7 @@ class TokenFile:
 
 class TokenWriter:
     """Writes `{stem}-00000.bin`, `{stem}-00001.bin`, ... of at most `max_tokens` tokens; a document may run on from one into the
-    next. Raises DataError when the disk is full."""
+    next. OSError when the disk is full."""
 
     def __init__(self, directory: Path, stem: str, dtype: np.dtype, max_tokens: int = MAX_TOKENS) -> None:
         self.files: list[TokenFile] = []
@@ -38,12 +38,12 @@ class TokenWriter:
     def write(self, tokens: np.ndarray) -> None:
         """Put `tokens` [n] behind those written so far."""
         while len(tokens):
-            if self._descriptor is None:
-                self._open()
+            descriptor = self._open() if self._descriptor is None else self._descriptor
             room = self._max - self._tokens
             data = np.ascontiguousarray(tokens[:room], self._dtype).data.cast("B")
-            self._write(data)
             self._digest.update(data)
+            while data:
+                data = data[os.write(descriptor, data) :]
             self._tokens += min(room, len(tokens))
             tokens = tokens[room:]
             if self._tokens == self._max:
@@ -53,10 +53,7 @@ class TokenWriter:
         """End the file that is open, synced to the disk."""
         if self._descriptor is None:
             return
-        try:
-            os.fsync(self._descriptor)
-        except OSError as error:
-            raise self._no_room(error) from None
+        os.fsync(self._descriptor)
         self.abandon()
         self.files.append(TokenFile(self._path.name, self._tokens, self._digest.hexdigest()))
 
@@ -70,27 +67,10 @@ class TokenWriter:
     def _path(self) -> Path:
         return self._directory / f"{self._stem}-{len(self.files):05}.bin"
 
-    def _open(self) -> None:
-        try:
-            self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-        except OSError as error:
-            raise self._no_room(error) from None
+    def _open(self) -> int:
+        self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         self._tokens, self._digest = 0, hashlib.sha256()
-
-    def _write(self, data: memoryview) -> None:
-        assert self._descriptor is not None
-        try:
-            while data:
-                data = data[os.write(self._descriptor, data) :]
-        except OSError as error:
-            raise self._no_room(error) from None
-
-    def _no_room(self, error: OSError) -> DataError:
-        done = sum(file.tokens for file in self.files) + self._tokens
-        return DataError(
-            f"{self._directory.parent}: can't write token shards ({error.strerror}) after {done * self._dtype.itemsize / 1e6:,.1f} "
-            f"MB of {self._stem}; make room or name another directory. Nothing of them was kept"
-        )
+        return self._descriptor
 
 
 class TokenView:

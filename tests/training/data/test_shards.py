@@ -171,9 +171,7 @@ def test_a_full_disk_leaves_what_was_there(made: Path, bpe: Path, documents: lis
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
     try:
-        with pytest.raises(
-            DataError, match=r"can't write token shards \(File too large\) after 0\.0 MB of train; make room"
-        ):
+        with pytest.raises(DataError, match=r"s: the token shards can't be written \(File too large\); make room"):
             shards(made, bpe, documents * 30)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
