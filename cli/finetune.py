@@ -1,5 +1,6 @@
 """`homegrown finetune`: a trained model made to classify, to follow instructions, or to prefer some answers."""
 
+import os
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -76,7 +77,7 @@ def _pairs(given: tuple[str, ...], option: str) -> list[tuple[str, str]]:
     return pairs  # type: ignore[return-value]
 
 
-@finetune.command()
+@finetune.command(short_help="Train a classifier on texts with labels.")
 @_task
 @click.option("--text-field", help="The column or key of the text.  [default: text]")
 @click.option("--label-field", help="The column or key of the label.  [default: label]")
@@ -131,10 +132,10 @@ def classify(
             _show_plan(ClassifierRun(settings, read_data(settings.data, data, files, seed=settings.run.seed)), out)
             return
         model = run(settings, data, out, class_files=files, resume=resume)
-    click.echo(f"{model}\nmeasure it: homegrown evaluate {model} --on classify=FILE")
+    _say_done(model, settings.method, f"measure it: homegrown evaluate {model} --on classify=FILE")
 
 
-@finetune.command()
+@finetune.command(short_help="Tune a model to follow instructions.")
 @_task
 def instruct(data: tuple[str, ...], out: Path, recipe: Path | None, dry_run: bool, resume: bool, **shared: Any) -> None:
     """Tune a model to follow instructions, on DATA: rows of instruction / input / output, prompt / completion, or messages.
@@ -153,10 +154,10 @@ def instruct(data: tuple[str, ...], out: Path, recipe: Path | None, dry_run: boo
             _show_plan(InstructRun(settings, data), out)
             return
         model = run(settings, data, out, resume=resume)
-    click.echo(f"{model}\nserve it: homegrown serve --model {model}")
+    _say_done(model, settings.method, f"serve it: homegrown serve --model {model}")
 
 
-@finetune.command()
+@finetune.command(short_help="Tune a model towards the better of two answers.")
 @_task
 def prefer(data: tuple[str, ...], out: Path, recipe: Path | None, dry_run: bool, resume: bool, **shared: Any) -> None:
     """Tune a model towards the better of two answers (DPO), on DATA: rows of a prompt, a chosen and a rejected answer.
@@ -174,7 +175,13 @@ def prefer(data: tuple[str, ...], out: Path, recipe: Path | None, dry_run: bool,
             _show_plan(PreferRun(settings, data), out)
             return
         model = run(settings, data, out, resume=resume)
-    click.echo(f"{model}\nserve it: homegrown serve --model {model}")
+    _say_done(model, settings.method, f"serve it: homegrown serve --model {model}")
+
+
+def _say_done(model: Path, method: str, then: str) -> None:
+    """Where the result is and what comes next; once, of all processes that torchrun started."""
+    if os.environ.get("RANK", "0") == "0":
+        click.echo(f"{model}\n{f'merge it: homegrown merge {model} --out DIRECTORY' if method == 'lora' else then}")
 
 
 def _show_plan(run: Any, out: Path) -> None:

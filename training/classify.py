@@ -141,7 +141,7 @@ class ClassifierRun:
             encoded = self._encode(self.data.test, "test", self.context)
             results.append(self.measure(self.data.test, encoded, "test"))
         about = environment(outcome.world.device)
-        card = classify_card(self.settings, self.data, results, self.notes, outcome.counters, about)
+        card = classify_card(self.started, self.settings, self.data, results, self.notes, outcome.counters, about)
         export(self.started, self.settings, directory, card=card)
         write_json(
             directory / "evaluation.json", {"notes": self.notes, "results": [result.to_json() for result in results]}

@@ -7,14 +7,18 @@ from training.card import base_name, card, environment_text, training_text
 from training.classify_recipe import ClassifySettings
 from training.data.labelled import LabelledData
 from training.evaluate.results import Result, percent
+from training.finetune import Start, method_text
 from training.state import Counters
 from training.table import Table
 
-METHODS = {
-    "full": "All weights were trained",
-    "last_block": "The last block, the final norm and the head were trained, the rest is the base model's",
-    "lora": "Low-rank pairs on the base model's linear layers and the head were trained",
-}
+_USE = """```python
+from transformers import pipeline
+print(pipeline("text-classification", model="DIRECTORY", top_k=None)(["a text"]))
+```
+
+In batches the tokenizer's padding token pads; a text longer than `model_max_length` is to be cut (`truncation=True`)."""
+_USE_ADAPTER = """`homegrown merge DIRECTORY --out MODEL` makes a model of it that needs neither adapter nor base; `peft` loads the
+directory as it is, on the base model with a head of as many labels. `labels.json` names them."""
 _LIMITS = (
     "It gives every text one of its labels, whatever the text is about. Its measures above hold for texts like those that it was "
     "trained on, and for no others."
@@ -39,6 +43,7 @@ def data_table(data: LabelledData) -> Table:
 
 
 def classify_card(
+    started: Start,
     settings: ClassifySettings,
     data: LabelledData,
     results: Sequence[Result],
@@ -51,6 +56,7 @@ def classify_card(
     about = [settings.data.about.strip(), data_table(data).markdown(), *(f"{note}." for note in notes)]
     sections = {
         **{table.title: table.markdown() for table in result_tables(results)},
+        "How to use it": _USE_ADAPTER if adapter else _USE,
         "Data": "\n\n".join(part for part in about if part),
         "Training": training_text(
             settings.optim,
@@ -58,7 +64,7 @@ def classify_card(
             counters,
             batch=f"{settings.optim.batch_rows} texts",
             passes=counters.samples / len(data.train),
-            method=METHODS[settings.method],
+            method=method_text(started, settings),
         )
         + f" The weights are those after update {counters.best_step:,}, where the validation loss was lowest.",
         "Made with": environment_text(environment),

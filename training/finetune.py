@@ -23,6 +23,7 @@ from model.gpt import GPT, SequenceClassifier
 from model.hub import resolve_model
 from model.lora import LoraConfig, add_lora
 from model.tokenizer import Tokenizer
+from training.costs import count_parameters
 from training.recipe import OptimSettings, Recipe, RunSection, Section
 
 Method = Literal["full", "last_block", "lora"]
@@ -181,6 +182,19 @@ def fingerprint(started: Start, settings: FinetuneSettings, **data: Any) -> dict
     if settings.method == "lora":
         fixed["lora"] = settings.lora.model_dump(mode="json")
     return fixed | data
+
+
+def method_text(started: Start, settings: FinetuneSettings) -> str:
+    """What was trained, in a sentence without its end, for cards."""
+    lora, count = settings.lora, count_parameters(started.model)
+    targets = lora.targets if lora.targets == "all" else ", ".join(lora.targets)
+    scaling = f"alpha {lora.alpha:g}{', scaled by its root' if lora.rslora else ''}"
+    what = {
+        "full": "All weights were trained",
+        "last_block": "The last block, the final norm and the head, where it has weights of its own, were trained",
+        "lora": f"Low-rank pairs were trained (rank {lora.rank}, {scaling}, dropout {lora.dropout:g}, targets {targets})",
+    }
+    return f"{what[settings.method]}: {count.trainable:,} of {count.total:,} parameters"
 
 
 @torch.no_grad()
