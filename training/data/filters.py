@@ -1,6 +1,6 @@
 """What of a corpus is left out: documents of the wrong length or kind of characters, and repeats.
 
-Documents stream through; what stays in memory is hashes of those kept: some 100 bytes a document for exact repeats, some 2.5 KB
+Documents stream through; what stays in memory is hashes of those kept: some 150 bytes a document for exact repeats, some 2 KB
 for near ones, whatever the documents' length.
 """
 
