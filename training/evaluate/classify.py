@@ -31,7 +31,7 @@ def evaluate_classifier(subject: Subject, path: Path | str, options: Options) ->
     cut = sum(len(ids) > context for ids in encoded)
     if cut:
         result.notes.append(
-            f"{cut:,} texts are longer than the model's context of {context} tokens; their ends were not read"
+            f"texts longer than the model's context of {context} tokens: {cut:,} of {len(chosen):,}; their ends were not read"
         )
     add_baselines(result, chosen, truth, labels, options)
     return result
@@ -84,7 +84,7 @@ def add_baselines(
         repeated = sum(row.text in seen for row in rows)
         if repeated:
             result.notes.append(
-                f"{repeated:,} evaluated texts are among the training rows: figures are better than on new texts"
+                f"evaluated texts that are among the training rows: {repeated:,}; figures are better than on new texts"
             )
 
 

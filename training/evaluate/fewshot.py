@@ -80,6 +80,8 @@ def make_prompter(subject: Subject, labels: Sequence[str], options: Options) -> 
     template = (options.prompt or PROMPT).replace("\\n", "\n")
     if template.count("{text}") != 1 or template.count("{label}") != 1 or not template.endswith("{label}"):
         raise ConfigError(f"prompt must hold {{text}} once and end in {{label}}, not {template!r}")
+    if options.shots < 0:
+        raise ConfigError(f"shots must be 0 or more, not {options.shots}")
     tokenizer = subject.tokenizer
     longest = max(len(tokenizer.encode(template.replace("{label}", label) + _BETWEEN)) for label in labels)
     room = (subject.model.config.context_length - 8) // (options.shots + 1) - longest
@@ -92,8 +94,6 @@ def make_prompter(subject: Subject, labels: Sequence[str], options: Options) -> 
 
 def draw_examples(labels: Sequence[str], options: Options) -> list[Labelled]:
     """`options.shots` training rows, drawn by the seed: as many of each label as of any other, or one more, in a drawn order."""
-    if options.shots < 0:
-        raise ConfigError(f"shots must be 0 or more, not {options.shots}")
     if not options.shots:
         return []
     if options.train is None:

@@ -112,7 +112,9 @@ def _smooth(keys: np.ndarray, counts: np.ndarray, vocab_size: int, contexts: int
     base = having[0] / max(1, having[0] + 2 * having[1])
     discount = np.zeros(4)
     for k in (1, 2, 3):
-        discount[k] = min(max(k - (k + 1) * base * having[k] / max(1, having[k - 1]), 0.0), float(k))
+        estimate = min(k - (k + 1) * base * having[k] / max(1, having[k - 1]), float(k))
+        # Few n-grams can make it 0, which would leave nothing to those never seen: KenLM's fallback (Heafield, 2011) instead.
+        discount[k] = estimate if estimate > 0 else 0.5 * k
     cut = discount[np.minimum(counts, 3)]
     total = np.bincount(context, weights=counts, minlength=contexts)
     freed = np.bincount(context, weights=np.minimum(cut, counts), minlength=contexts)

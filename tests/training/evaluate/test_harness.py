@@ -139,5 +139,9 @@ def test_tasks_become_figures_with_intervals(
     assert figure.low is not None
     assert figure.low <= figure.value <= (figure.high or 0)
     assert "0-shot" in figure.convention
+
+
+@pytest.mark.slow  # reads the harness's own ten thousand task files
+def test_an_unknown_task_is_named(tiny_gpt2_dir: Path, tasks: Path) -> None:
     with pytest.raises(HomegrownError, match="hg_none"):
         evaluate_harness(load_subject(tiny_gpt2_dir), "hg_none", Options(tasks=tasks))

@@ -49,7 +49,8 @@ def slow_kneser_ney(tokens: list[int], order: int, vocab: int):
     def discounts(n: int) -> list[float]:
         having = [sum(1 for c in counts[n].values() if c == k) for k in (1, 2, 3, 4)]
         y = having[0] / max(1, having[0] + 2 * having[1])
-        return [0.0] + [min(max(k - (k + 1) * y * having[k] / max(1, having[k - 1]), 0.0), float(k)) for k in (1, 2, 3)]
+        found = [min(k - (k + 1) * y * having[k] / max(1, having[k - 1]), float(k)) for k in (1, 2, 3)]
+        return [0.0, *(d if d > 0 else k / 2 for k, d in enumerate(found, 1))]
 
     d = {n: discounts(n) for n in counts}
     followers: dict[tuple[int, ...], list[tuple[int, int]]] = defaultdict(list)
@@ -80,6 +81,12 @@ def test_kneser_ney_against_the_formulas(order: int) -> None:
         -math.log(slow(tuple(held_out[max(0, i - order + 1) : i].tolist()), int(held_out[i]))) for i in range(1, 60)
     )
     assert KneserNey(NgramCounts(train, 4, 12), order).score(held_out).nats == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_corpus_too_small_to_estimate_discounts_leaves_something_to_what_was_never_seen() -> None:
+    counts = NgramCounts(np.array([1, 2, 1, 2, 1, 2, 1, 2]), 3, 6)
+    for order in (1, 2, 3):
+        assert math.isfinite(KneserNey(counts, order).score(np.array([1, 5, 4, 2])).loss)
 
 
 def test_a_trigram_model_learns_what_two_tokens_tell() -> None:
