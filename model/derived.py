@@ -7,8 +7,10 @@ import torch
 
 from model.checkpoint import save_model
 from model.config import ModelConfig
+from model.errors import ConfigError
 from model.files import read_json, write_json
 from model.gpt import GPT, SequenceClassifier
+from model.lora import lora_pairs
 from model.prompts import CHAT_TEMPLATE_FILE, INSTRUCTION_TEMPLATE_FILE, PromptTemplate
 from model.tokenizer import Tokenizer
 
@@ -22,7 +24,10 @@ def stored_dtype(base: Path) -> torch.dtype:
 
 
 def save_weights(model: GPT | SequenceClassifier, directory: Path, base: Path) -> None:
-    """Write config.json, generation_config.json with the base's sampling defaults, and the weights in the base's dtype."""
+    """Write config.json, generation_config.json with the base's sampling defaults, and the weights in the base's dtype.
+    ConfigError when the model has an adapter, which these files have no room for."""
+    if any(True for _ in lora_pairs(model)):
+        raise ConfigError("the model has an adapter; merge it before its weights are saved")
     save_model(model, directory, dtype=stored_dtype(base))
     name = "generation_config.json"
     if (base / name).is_file():

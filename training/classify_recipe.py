@@ -31,7 +31,7 @@ class ClassifyData(FinetuneData):
 class ClassifySettings(FinetuneSettings):
     """A whole classification recipe."""
 
-    learning_rates: ClassVar[Mapping[Method, float]] = {"full": 2e-4, "last_block": 1e-3, "lora": 1e-3}
+    learning_rates: ClassVar[Mapping[Method, float]] = {"full": 1e-4, "last_block": 1e-3, "lora": 1e-3}
 
     name: str = "classifier"
     data: ClassifyData = ClassifyData()

@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from model.adapters import load_adapter, load_with_adapter, save_adapter
 from model.checkpoint import load_model, save_model
 from model.classifier import as_classifier
+from model.derived import save_weights
 from model.errors import CheckpointError, ConfigError
 from model.gpt import GPT, SequenceClassifier
 from model.lora import LoraConfig, LoraLinear, add_lora, lora_pairs, merge_lora
@@ -308,3 +309,5 @@ def test_mistakes_in_a_configuration_are_named(bases: dict[str, Path]) -> None:
     add_lora(model, LoraConfig())
     with pytest.raises(ConfigError, match="already"):
         add_lora(model, LoraConfig())
+    with pytest.raises(ConfigError, match="merge it before its weights are saved"):
+        save_weights(model, Path("nowhere"), bases["llama"])
