@@ -91,12 +91,12 @@ class PreferRun:
     def refer(self, directory: Path, world: World) -> None:
         """Find the reference's log-probabilities: those that the run's directory keeps, or anew, under the model, which must still
         be the one before tuning."""
-        path, bf16 = directory / REFERENCE, self.settings.run.precision_bf16
-        depends = {**self._fingerprint, "validation": pairs_sha256(self.validation), "bf16": bf16}
+        path = directory / REFERENCE
+        depends = {**self._fingerprint, "validation": pairs_sha256(self.validation)}
         key = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
         if world.is_main and Reference.load(path, key) is None:
             directory.mkdir(parents=True, exist_ok=True)
-            Reference.of(self.model, self.train, self.validation, bf16=bf16).save(path, key)
+            Reference.of(self.model, self.train, self.validation).save(path, key)
         world.barrier()
         reference = Reference.load(path, key)
         if reference is None:
@@ -121,21 +121,23 @@ class PreferRun:
 
     def measure(self) -> Measured:
         """The model as it is, on the validation pairs, in float32."""
-        logprobs = pair_logprobs(self.model, self.validation, bf16=False)
+        logprobs = pair_logprobs(self.model, self.validation)
         answers = self.questions.ask(self.model, bf16=False)
-        figures = self._figures(logprobs, self.settings.beta * margins(logprobs, self.reference.exact))
+        figures = self._figures(logprobs, self.settings.beta * margins(logprobs, self.reference.validation))
         return Measured([*figures, *self.questions.overlap(answers)], answers)
 
     def _figures(self, logprobs: np.ndarray, rewards: np.ndarray) -> list[Figure]:
         """logprobs [n, 2] of the validation answers; rewards [n]: beta times the margins."""
         n, beta = len(self.validation), self.settings.beta
         n_tokens = sum(pair.chosen.n_targets for pair in self.validation)
+        shorter = sum(pair.chosen.n_targets < pair.rejected.n_targets for pair in self.validation) / n
         return [
             mean_figure("DPO loss", np.logaddexp(0.0, -rewards), f"nats a pair, over {n:,} pairs"),
             share_figure(
                 "preferred more than before",
                 rewards > 0,
-                "pairs whose better answer gained on the worse one (reward accuracy; no pair has before tuning)",
+                f"pairs whose better answer gained on the worse one (reward accuracy; none has before tuning); always to prefer "
+                f"the shorter answer would be right in {shorter:.2%}",
             ),
             mean_figure("margin", rewards, f"how much it gained, in nats times beta ({beta:g})"),
             share_figure(
@@ -169,9 +171,9 @@ class PreferRun:
         )
 
     def _watch(self) -> dict[str, float]:
-        """Loss (nats a pair), accuracy and margin on the watched validation pairs."""
+        """Loss (nats a pair), accuracy and margin on the watched validation pairs, in float32."""
         pairs = [self.validation[i] for i in self._watched]
-        after = pair_logprobs(self.model, pairs, bf16=self.settings.run.precision_bf16)
+        after = pair_logprobs(self.model, pairs)
         rewards = self.settings.beta * margins(after, self.reference.validation[self._watched])
         return {
             "validation_loss": float(np.logaddexp(0.0, -rewards).mean()),

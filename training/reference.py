@@ -25,25 +25,21 @@ _LOGITS = 1 << 26  # held at a time when answers are scored: 256 MB in float32
 
 @dataclass(frozen=True)
 class Reference:
-    """Log-probabilities (nats) of the chosen and the rejected answers, [n, 2] float32: of the training and the validation pairs
-    in the run's own precision, and of the validation pairs in float32."""
+    """Log-probabilities (nats) of the chosen and the rejected answers of the training and the validation pairs, [n, 2] float32;
+    computed in float32, whatever the run's precision: what is compared with them differs by little at first."""
 
     train: np.ndarray
     validation: np.ndarray
-    exact: np.ndarray
 
     @classmethod
     def unknown(cls, n_train: int, n_validation: int) -> "Reference":
         """Zeros: enough to plan a run with, and wrong to train on."""
-        held_out = np.zeros((n_validation, 2), np.float32)
-        return cls(np.zeros((n_train, 2), np.float32), held_out, held_out)
+        return cls(np.zeros((n_train, 2), np.float32), np.zeros((n_validation, 2), np.float32))
 
     @classmethod
-    def of(cls, model: GPT, train: Sequence[Pair], validation: Sequence[Pair], *, bf16: bool) -> "Reference":
+    def of(cls, model: GPT, train: Sequence[Pair], validation: Sequence[Pair]) -> "Reference":
         """Under the model as it is."""
-        learned = pair_logprobs(model, train, bf16=bf16, progress=True)
-        exact = pair_logprobs(model, validation, bf16=False)
-        return cls(learned, pair_logprobs(model, validation, bf16=True) if bf16 else exact, exact)
+        return cls(pair_logprobs(model, train, progress=True), pair_logprobs(model, validation))
 
     @classmethod
     def load(cls, path: Path, key: str) -> "Reference | None":
@@ -63,10 +59,10 @@ class Reference:
 
 
 @torch.no_grad()
-def pair_logprobs(model: GPT, pairs: Sequence[Pair], *, bf16: bool, progress: bool = False) -> np.ndarray:
-    """The log-probability (nats) of each pair's chosen and rejected answer, their ends too, [n, 2] float32."""
+def pair_logprobs(model: GPT, pairs: Sequence[Pair], *, progress: bool = False) -> np.ndarray:
+    """The log-probability (nats) of each pair's chosen and rejected answer, their ends too, [n, 2] float32, computed in float32."""
     was_training = model.training
-    objective = LanguageModelLoss(model, bf16=bf16).eval()
+    objective = LanguageModelLoss(model, bf16=False).eval()
     device = model.token_embedding.weight.device
     found = np.zeros((len(pairs), 2), np.float32)
     budget = _LOGITS // (2 * model.config.vocab_size)

@@ -115,7 +115,7 @@ def _card(result: Tuned, made_with: Mapping[str, str]) -> str:
         sections,
         tags=[result.started.model.config.architecture],
         library="peft" if settings.method == "lora" else "transformers",
-        base=settings.model,
+        base=None if Path(settings.model).is_dir() else settings.model,
     )
 
 
@@ -123,9 +123,15 @@ def _summary(result: Tuned) -> str:
     made = "a low-rank adapter of" if result.settings.method == "lora" else "made from"
     best = result.outcome.counters
     return (
-        f"{result.kind} by Homegrown, {made} {base_name(result.settings.model)}. These are the weights of step {best.best_step:,}, "
+        f"{result.kind} by Homegrown, {made} {_base(result)}. These are the weights of step {best.best_step:,}, "
         f"which had the lowest validation loss of {best.step:,} steps."
     )
+
+
+def _base(result: Tuned) -> str:
+    """The base's name; every run calls its result "model", so then the run's."""
+    path = Path(result.settings.model)
+    return base_name(str(path.parent if path.is_dir() and path.name == "model" else path))
 
 
 def _method(result: Tuned) -> str:

@@ -126,7 +126,7 @@ def written_out(model: GPT, pairs: list[Pair], reference: np.ndarray, beta: floa
 @pytest.mark.parametrize("architecture", ["gpt2", "llama"])
 def test_loss_and_gradient_are_those_of_the_formula(architecture: str) -> None:
     pairs, beta = some_pairs(), 0.3
-    reference = pair_logprobs(tiny(architecture), pairs, bf16=False)
+    reference = pair_logprobs(tiny(architecture), pairs)
     moved = random_model(tiny(architecture).config, seed=1)  # a policy that is not the reference
     assert isinstance(moved, GPT)
     moved.requires_grad_(True)
@@ -141,7 +141,7 @@ def test_loss_and_gradient_are_those_of_the_formula(architecture: str) -> None:
     for gradient, wanted in zip(gradients, expected_gradients, strict=True):
         torch.testing.assert_close(gradient, wanted, rtol=1e-3, atol=1e-5)
     # What is reported on the way is the same number.
-    rewards = beta * margins(pair_logprobs(moved, pairs, bf16=False), reference)
+    rewards = beta * margins(pair_logprobs(moved, pairs), reference)
     assert np.logaddexp(0.0, -rewards).sum() == pytest.approx(expected.item(), rel=1e-5)
 
 
@@ -149,18 +149,18 @@ def test_before_any_update_the_loss_is_that_of_a_coin() -> None:
     model = tiny("gpt2", dropout=0.5).requires_grad_(True)
     without_dropout(model)
     pairs = some_pairs()
-    batch = collate_pairs(pairs, pair_logprobs(model, pairs, bf16=False))
+    batch = collate_pairs(pairs, pair_logprobs(model, pairs))
     loss = PreferenceLoss(model, bf16=False, beta=0.1).train()(**batch.tensors())
     assert loss.item() / len(pairs) == pytest.approx(math.log(2), abs=1e-5)
 
 
 def test_log_probabilities_count_the_answers_alone() -> None:
     model, pairs = tiny("llama"), some_pairs()
-    found = pair_logprobs(model, pairs, bf16=False)
+    found = pair_logprobs(model, pairs)
     other_prompt = [
         Pair(*(Example(np.where(e.counted, e.tokens, 7), e.counted) for e in (p.chosen, p.rejected))) for p in pairs
     ]
-    assert not np.allclose(found, pair_logprobs(model, other_prompt, bf16=False))  # it is seen
+    assert not np.allclose(found, pair_logprobs(model, other_prompt))  # it is seen
     for pair, both in zip(pairs, found, strict=True):
         for side, value in zip((pair.chosen, pair.rejected), both, strict=True):
             tokens = torch.from_numpy(side.tokens).long()
