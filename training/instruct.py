@@ -70,15 +70,17 @@ class InstructRun:
         self.train = self._examples([dialogue for _, dialogue in split.train], "training")
         self.validation = self._examples([dialogue for _, dialogue in split.validation], "validation")
         self.packed = settings.data.layout == "packed"
-        self.source = make_source(self.train, settings.data.layout, self.limit, settings.run.seed)
+        self.source = make_source(
+            self.train, settings.data.layout, self.limit, seed=settings.run.seed, batch_rows=settings.optim.batch_rows
+        )
         self.questions = Questions(
             [(request, dialogue.turns[0].answer) for request, dialogue in split.validation],
             self.templates,
             settings.answers,
             context=self.model.config.context_length,
-            seed=settings.run.seed,
+            seed=seed,
         )
-        order = epoch_order(settings.run.seed, 0, len(self.validation))
+        order = epoch_order(seed, 0, len(self.validation))
         self._watched = [self.validation[int(i)] for i in order[: settings.data.eval_rows]]
         self._fingerprint = fingerprint(
             self.started,

@@ -109,7 +109,9 @@ class PreferRun:
         positions = sum(pair.positions for pair in self.train) / len(self.train)
         return Job(
             objective=PreferenceLoss(self.model, bf16=bf16, beta=settings.beta),
-            source=PairRows(self.train, self.reference.train, settings.run.seed),
+            source=PairRows(
+                self.train, self.reference.train, seed=settings.run.seed, batch_rows=settings.optim.batch_rows
+            ),
             optim=settings.optim,
             run=settings.run,
             batch_rows=settings.optim.batch_rows,

@@ -171,7 +171,7 @@ def test_log_probabilities_count_the_answers_alone() -> None:
 def test_each_pair_comes_once_an_epoch_with_its_own_reference() -> None:
     pairs = some_pairs(7)
     reference = np.arange(14, dtype=np.float32).reshape(7, 2)
-    source = PairRows(pairs, reference, seed=3)
+    source = PairRows(pairs, reference, seed=3, batch_rows=2)
     for epoch in range(2):
         found: Counter[float] = Counter()
         for start in range(0, 7, 2):

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from training.data.batch import IGNORE, Source, TokenBatch, epoch_order
+from training.data.length_order import LengthOrder
 
 TooLong = Literal["drop", "truncate"]
 Layout = Literal["packed", "padded"]
@@ -95,22 +96,23 @@ def examples_sha256(examples: Iterable[Example]) -> str:
     return digest.hexdigest()
 
 
-def make_source(examples: Sequence[Example], layout: Layout, context: int, seed: int) -> Source:
-    """Training batches of examples that fit the context. A sample is a row: of one example, or of several, packed."""
-    return Packed(examples, context, seed) if layout == "packed" else Padded(examples, seed)
+def make_source(examples: Sequence[Example], layout: Layout, context: int, *, seed: int, batch_rows: int) -> Source:
+    """Training batches of examples that fit the context. A sample is a row: of one example, or of several, packed. `batch_rows`:
+    how many make an update."""
+    return Packed(examples, context, seed) if layout == "packed" else Padded(examples, seed, batch_rows)
 
 
 class Padded:
-    """One example a row, rows as wide as the longest of their batch."""
+    """One example a row, rows as wide as the longest of their batch; examples of like length come together."""
 
-    def __init__(self, examples: Sequence[Example], seed: int) -> None:
+    def __init__(self, examples: Sequence[Example], seed: int, batch_rows: int) -> None:
         self.samples_per_epoch = len(examples)
-        self._examples, self._seed = examples, seed
+        self._examples = examples
+        self._order = LengthOrder([example.positions for example in examples], seed=seed, batch_rows=batch_rows)
 
     def batch(self, cursor: int, rows: int) -> TokenBatch:
         """Examples `cursor` to `cursor` + `rows` - 1 of the endless sequence."""
-        places = epoch_places(self._seed, cursor, rows, self.samples_per_epoch)
-        return collate([self._examples[place] for _, place in places])
+        return collate([self._examples[int(place)] for place in self._order.places(cursor, rows)])
 
 
 class Packed:
@@ -125,20 +127,20 @@ class Packed:
         self._lengths = np.array([example.positions for example in examples], np.int64)
         self._rows = pack_lengths(np.sort(self._lengths)[::-1].tolist(), width)
         self.samples_per_epoch = len(self._rows)
-        self._ranked: dict[int, np.ndarray] = {}  # of the epochs of the last batch: examples by length, longest first
+        nothing = np.empty(0, np.int64)
+        self._known = -1, (nothing, nothing)  # the last epoch asked for
 
     def batch(self, cursor: int, rows: int) -> TokenBatch:
         """Rows `cursor` to `cursor` + `rows` - 1 of the endless sequence."""
         shape = (rows, self._width)
         tokens, targets = np.zeros(shape, np.int64), np.full(shape, IGNORE, np.int64)
         documents = np.zeros(shape, np.int64)
-        places = epoch_places(self._seed, cursor, rows, self.samples_per_epoch)
-        ranked = {epoch: self._rank(epoch) for epoch in {epoch for epoch, _ in places}}
-        self._ranked = ranked
-        for row, (epoch, place) in enumerate(places):
+        for row in range(rows):
+            epoch, place = divmod(cursor + row, self.samples_per_epoch)
+            order, ranked = self._epoch(epoch)
             start = 0
-            for number, rank in enumerate(self._rows[place]):
-                example = self._examples[ranked[epoch][rank]]
+            for number, rank in enumerate(self._rows[int(order[place])]):
+                example = self._examples[int(ranked[rank])]
                 end = start + example.positions
                 _put(example, tokens[row, start:end], targets[row, start:end])
                 documents[row, start:end] = number
@@ -146,11 +148,13 @@ class Packed:
                 start = end
         return TokenBatch(torch.from_numpy(tokens), torch.from_numpy(targets), torch.from_numpy(documents))
 
-    def _rank(self, epoch: int) -> np.ndarray:
-        if epoch in self._ranked:
-            return self._ranked[epoch]
-        order = np.asarray(epoch_order(self._seed, epoch, len(self._examples)))
-        return order[np.argsort(-self._lengths[order], kind="stable")]
+    def _epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """The order of an epoch's rows, and its examples by length, the longest first."""
+        if epoch != self._known[0]:
+            order = np.asarray(epoch_order(self._seed, epoch, len(self._examples)))
+            ranked = order[np.argsort(-self._lengths[order], kind="stable")]
+            self._known = epoch, (np.asarray(epoch_order(self._seed, epoch, len(self._rows))), ranked)
+        return self._known[1]
 
 
 def pack_lengths(lengths: Sequence[int], width: int) -> list[list[int]]:
@@ -169,18 +173,6 @@ def pack_lengths(lengths: Sequence[int], width: int) -> list[list[int]]:
         if room > length:
             insort(free, (room - length, row))
     return rows
-
-
-def epoch_places(seed: int, cursor: int, rows: int, n: int) -> list[tuple[int, int]]:
-    """Where samples `cursor` to `cursor` + `rows` - 1 of the endless, shuffled sequence stand: (epoch, place among the `n`)."""
-    orders: dict[int, np.ndarray] = {}
-    places = []
-    for sample in range(cursor, cursor + rows):
-        epoch, index = divmod(sample, n)
-        if epoch not in orders:
-            orders[epoch] = np.asarray(epoch_order(seed, epoch, n))
-        places.append((epoch, int(orders[epoch][index])))
-    return places
 
 
 def _put(example: Example, tokens: np.ndarray, targets: np.ndarray) -> None:

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 
 from training.data.batch import PreferenceBatch
-from training.data.examples import Example, TooLong, collate, epoch_places, examples_sha256, fit_to_context
+from training.data.examples import Example, TooLong, collate, examples_sha256, fit_to_context
+from training.data.length_order import LengthOrder
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,16 +72,17 @@ def collate_pairs(pairs: Sequence[Pair], reference: np.ndarray) -> PreferenceBat
 
 
 class PairRows:
-    """Batches of pairs; see training.data.batch.Source."""
+    """Batches of pairs, those of like length together; see training.data.batch.Source."""
 
-    def __init__(self, pairs: Sequence[Pair], reference: np.ndarray, seed: int) -> None:
-        """`reference`: as for collate_pairs, of all pairs."""
+    def __init__(self, pairs: Sequence[Pair], reference: np.ndarray, *, seed: int, batch_rows: int) -> None:
+        """`reference`: as for collate_pairs, of all pairs; `batch_rows`: how many pairs make an update."""
         self.samples_per_epoch = len(pairs)
-        self._pairs, self._reference, self._seed = pairs, reference, seed
+        self._pairs, self._reference = pairs, reference
+        self._order = LengthOrder([pair.positions for pair in pairs], seed=seed, batch_rows=batch_rows)
 
     def batch(self, cursor: int, rows: int) -> PreferenceBatch:
         """Pairs `cursor` to `cursor` + `rows` - 1 of the endless sequence."""
-        chosen = [place for _, place in epoch_places(self._seed, cursor, rows, self.samples_per_epoch)]
+        chosen = self._order.places(cursor, rows)
         return collate_pairs([self._pairs[place] for place in chosen], self._reference[chosen])
 
 

@@ -51,7 +51,7 @@ def expected(examples: list[Example]) -> Counter[tuple[int, int]]:
 @given(shapes=sizes, layout=st.sampled_from(["packed", "padded"]), seed=st.integers(0, 9), rows=st.integers(1, 9))
 def test_each_token_counts_exactly_once_an_epoch(shapes: list[tuple[int, int]], layout, seed: int, rows: int) -> None:
     examples = make(shapes)
-    source = make_source(examples, layout, WIDTH, seed)
+    source = make_source(examples, layout, WIDTH, seed=seed, batch_rows=rows)
     n = source.samples_per_epoch
     for epoch in range(2):
         found: Counter[tuple[int, int]] = Counter()
@@ -76,7 +76,7 @@ def test_packing_keeps_examples_whole_and_apart(shapes: list[tuple[int, int]], s
 @given(shapes=sizes, layout=st.sampled_from(["packed", "padded"]), cursor=st.integers(0, 200), cut=st.integers(0, 8))
 def test_batches_are_a_function_of_the_cursor(shapes: list[tuple[int, int]], layout, cursor: int, cut: int) -> None:
     """A resumed run, or one that takes its rows in other portions, sees the same ones."""
-    source, again = (make_source(make(shapes), layout, WIDTH, 3) for _ in range(2))
+    source, again = (make_source(make(shapes), layout, WIDTH, seed=3, batch_rows=8) for _ in range(2))
     source.batch(0, 4)
     whole = source.batch(cursor, 8)
     parts = [again.batch(cursor + start, rows) for start, rows in ((0, cut), (cut, 8 - cut)) if rows]
@@ -88,7 +88,7 @@ def test_epochs_and_seeds_differ() -> None:
     examples = make([(5, 2)] * 50)
     for source, other in (
         (Packed(examples, WIDTH, 0), Packed(examples, WIDTH, 1)),
-        (Padded(examples, 0), Padded(examples, 1)),
+        (Padded(examples, 0, 8), Padded(examples, 1, 8)),
     ):
         n = source.samples_per_epoch
         assert not torch.equal(source.batch(0, n).tokens, source.batch(n, n).tokens)
@@ -113,7 +113,7 @@ def test_packed_loss_and_gradient_equal_padded_ones(architecture: str) -> None:
         model = random_model(tiny_config(architecture, vocab_size=128, bos_token_id=0, eos_token_ids=(0,)))
         assert isinstance(model, GPT)
         model.requires_grad_(True)
-        source = make_source(examples, layout, WIDTH, 0)
+        source = make_source(examples, layout, WIDTH, seed=0, batch_rows=4)
         batch = source.batch(0, source.samples_per_epoch)
         loss = LanguageModelLoss(model, bf16=False)(**batch.tensors()) / batch.weight
         loss.backward()
@@ -137,6 +137,18 @@ def test_examples_too_long_are_dropped_or_cut_and_counted() -> None:
     assert [example.positions for example in cut.examples] == [WIDTH, WIDTH]
     assert cut.examples[0].tokens.tolist() == list(range(WIDTH + 1))
     assert (cut.truncated, cut.too_long, cut.unanswered) == (1, 1, 1)
+
+
+def test_examples_of_like_length_come_together() -> None:
+    """Within a batch lengths differ little, in the first batch of an epoch too, where the last one ended in the middle of one."""
+    lengths = [2 + n % 20 for n in range(205)]
+    source = Padded(make([(n, 1) for n in lengths]), seed=0, batch_rows=8)
+    widths, used = 0, 0
+    for update in range(75):
+        batch = source.batch(8 * update, 8)
+        widths += batch.tokens.numel()
+        used += int((batch.tokens != 0).sum())
+    assert used > 0.85 * widths
 
 
 def test_padding_counts_for_nothing() -> None:
