@@ -61,17 +61,17 @@ class InstructRun:
     """A run's parts: model, templates, examples, and what is measured of them. `notes`: what became of the rows."""
 
     def __init__(self, settings: InstructSettings, data: Sequence[Path | str]) -> None:
-        self.settings = settings
+        self.settings, seed = settings, settings.run.seed
         self.started = start(settings)
         self.model, self.limit = self.started.language_model, token_limit(self.started, settings.data)
-        split = read_split(data, settings.data, settings.run.seed, self._read)
+        split = read_split(data, settings.data, seed, self._read)
         self.templates = templates_for(self.started, settings.data, split.requests)
         self.notes = [*split.notes]
         self.train = self._examples([dialogue for _, dialogue in split.train], "training")
         self.validation = self._examples([dialogue for _, dialogue in split.validation], "validation")
         self.packed = settings.data.layout == "packed"
         self.source = make_source(
-            self.train, settings.data.layout, self.limit, seed=settings.run.seed, batch_rows=settings.optim.batch_rows
+            self.train, settings.data.layout, self.limit, seed=seed, batch_rows=settings.optim.batch_rows
         )
         self.questions = Questions(
             [(request, dialogue.turns[0].answer) for request, dialogue in split.validation],
