@@ -32,7 +32,7 @@ class _WithKinds(click.Command):
 @click.option(
     "--limit",
     type=click.IntRange(min=1),
-    help="Take at most so many items: the first; of labelled rows some drawn by the seed.",
+    help="Take at most so many items: of texts the first, of rows some drawn by the seed.",
 )
 @click.option("--paper", is_flag=True, help="Lay the published figures beside those of a model of GPT-2's shape.")
 @click.option(

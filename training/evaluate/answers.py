@@ -16,7 +16,7 @@ from training.errors import DataError
 from training.evaluate.overlap import exact_match, rouge_l, token_f1
 from training.evaluate.results import Baseline, Figure, Result, mean_figure, share_figure
 from training.evaluate.scoring import Request
-from training.evaluate.subject import Options, Subject, nothing_left, taken
+from training.evaluate.subject import Options, Subject, drawn, nothing_left
 from training.templates import Templates, choose_templates
 
 MATCH, F1, ROUGE = "exact match", "token F1", "ROUGE-L"
@@ -37,7 +37,7 @@ def evaluate_answers(subject: Subject, path: Path | str, options: Options) -> Re
     """Loss of the reference answers, and overlap of greedy answers with them, over all turns of the rows."""
     model, scorer = subject.language_model, subject.scorer()
     turns = read_turns(path)
-    chosen = turns[: taken(len(turns), options.limit)]
+    chosen = drawn(turns, options)
     asked, notes = _encode(subject, chosen, path, options)
     context = model.config.context_length
     scores = scorer.score([Request(a.prompt, a.reference) for a in asked], share=False, desc="reference answers")
@@ -162,5 +162,5 @@ def _lead(asked: Sequence[_Asked], references: Sequence[str]) -> Baseline:
     return Baseline(
         "first sentence",
         {figure.name: figure.value for figure in figures},
-        "the first sentence of the row's input, or of the request where it has none, taken as the answer",
+        "the first sentence of the row's input, or of the request where it has none, drawn as the answer",
     )

@@ -11,7 +11,7 @@ from training.errors import DataError
 from training.evaluate.baselines import MISSING, logistic_regression, majority
 from training.evaluate.classification import classification_report
 from training.evaluate.results import Baseline, Result
-from training.evaluate.subject import Options, Subject, taken
+from training.evaluate.subject import Options, Subject, drawn
 
 
 def evaluate_classifier(subject: Subject, path: Path | str, options: Options) -> Result:
@@ -19,7 +19,7 @@ def evaluate_classifier(subject: Subject, path: Path | str, options: Options) ->
     model = subject.classifier
     labels = model.config.labels
     rows = read_rows_with_labels(path, options)
-    chosen = drawn_rows(rows, options)
+    chosen = drawn(rows, options)
     truth = numbers(chosen, labels, f"the classifier's labels ({', '.join(map(repr, labels))})")
     context = model.config.context_length
     encoded = [encode_text(subject.tokenizer, row.text) for row in chosen]
@@ -44,13 +44,6 @@ def read_rows_with_labels(path: Path | str, options: Options) -> list[Labelled]:
         [path], text_field=options.text_field, label_field=options.label_field, columns=options.columns
     )
     return [Labelled(row.text, names.get(row.label, row.label), row.where) for row in rows]
-
-
-def drawn_rows(rows: list[Labelled], options: Options) -> list[Labelled]:
-    """The rows to evaluate: all, or as many as the limit, drawn by the seed, since files are often sorted by label."""
-    n = taken(len(rows), options.limit)
-    order = np.random.default_rng(options.seed).permutation(len(rows))[:n]
-    return [rows[i] for i in sorted(order)]
 
 
 def numbers(rows: Sequence[Labelled], labels: Sequence[str], among: str) -> np.ndarray:

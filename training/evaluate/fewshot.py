@@ -14,10 +14,10 @@ from model.errors import ConfigError
 from model.tokenizer import Tokenizer
 from training.data.labelled import Labelled, labels_of
 from training.evaluate.classification import classification_report
-from training.evaluate.classify import add_baselines, drawn_rows, numbers, read_rows_with_labels
+from training.evaluate.classify import add_baselines, numbers, read_rows_with_labels
 from training.evaluate.results import Result, share_figure
 from training.evaluate.scoring import Scorer, encode_pair
-from training.evaluate.subject import Options, Subject
+from training.evaluate.subject import Options, Subject, drawn
 
 PROMPT = "Text: {text}\nLabel: {label}"
 CONTENT_FREE = ("N/A", "", "[MASK]")
@@ -53,7 +53,7 @@ def evaluate_fewshot(subject: Subject, path: Path | str, options: Options) -> Re
     """The classification report of the likeliest labels, contextually calibrated or not, with `options.shots` examples."""
     scorer = subject.scorer()
     rows = read_rows_with_labels(path, options)
-    chosen = drawn_rows(rows, options)
+    chosen = drawn(rows, options)
     labels = labels_of(rows)
     truth = numbers(chosen, labels, "the labels of the file")
     prompter = make_prompter(subject, labels, options)

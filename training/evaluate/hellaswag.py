@@ -16,7 +16,7 @@ from training.errors import DataError
 from training.evaluate.corpus import Ngrams
 from training.evaluate.results import Baseline, Result, share_figure
 from training.evaluate.scoring import Request, encode_pair
-from training.evaluate.subject import Options, Subject, taken
+from training.evaluate.subject import Options, Subject, drawn
 
 ACCURACY, BY_CHARACTERS, BY_TOKENS = "accuracy", "accuracy by characters", "accuracy by tokens"
 
@@ -34,7 +34,7 @@ def evaluate_hellaswag(subject: Subject, path: Path | str, options: Options) -> 
     """Accuracy of the likeliest ending, under the three conventions."""
     scorer = subject.scorer()
     items = read_items(path)
-    chosen = items[: taken(len(items), options.limit)]
+    chosen = drawn(items, options)
     requests = [
         encode_pair(subject.tokenizer, item.context, f" {ending}") for item in chosen for ending in item.endings
     ]

@@ -15,7 +15,7 @@ from training.errors import DataError
 from training.evaluate.corpus import Ngrams
 from training.evaluate.results import Baseline, Result, perplexity_figure, share_figure
 from training.evaluate.scoring import Request, encode_pair
-from training.evaluate.subject import Options, Subject, taken
+from training.evaluate.subject import Options, Subject, drawn
 
 _WORD = "the text behind the passage's last blank, with the blank"
 WORD_ACCURACY, WORD_PERPLEXITY = "last-word accuracy", "last-word perplexity"
@@ -26,7 +26,7 @@ def evaluate_lambada(subject: Subject, path: Path | str, options: Options) -> Re
     """Accuracy and perplexity of the last word and of the last token."""
     scorer = subject.scorer()
     passages = read_passages(path)
-    chosen = passages[: taken(len(passages), options.limit)]
+    chosen = drawn(passages, options)
     requests = [encode_pair(subject.tokenizer, context, word) for context, word in chosen]
     scores = scorer.score(requests, desc="LAMBADA")
     whole = [scored.exact for scored in scores]

@@ -142,4 +142,4 @@ def as_json(comparisons: Sequence[Comparison] | None) -> list[dict[str, Any]] | 
 def _ours(result: Result | None, figure: Figure | None) -> str:
     if result is None or figure is None:
         return ""
-    return figure.shown + (f" (first {result.items:,})" if result.items < result.total else "")
+    return figure.shown + (f" ({result.items:,} of {result.total:,})" if result.items < result.total else "")

@@ -93,7 +93,7 @@ def table(result: Result) -> str:
     """A result as lines of text: each figure with its interval and the baselines' beside it, then the conventions."""
     scope = f"{result.items:,} {result.unit}"
     if result.items < result.total:
-        scope += f" of {result.total:,} (--limit): not comparable with figures of the whole"
+        scope += f" of {result.total:,} (--limit): a part, not the figures of the whole"
     head = ["", "value", "95 % interval", *(baseline.name for baseline in result.baselines)]
     rows = [head, *([f.name, f.shown, f.interval, *cells] for f, cells in result.rows())]
     if not result.has_intervals:

@@ -1,9 +1,11 @@
 """The model that is evaluated, and what the user asked for."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
 from model.adapters import ADAPTER_CONFIG, load_with_adapter
@@ -15,15 +17,17 @@ from model.tokenizer import Tokenizer
 from training.evaluate.corpus import Ngrams
 from training.evaluate.scoring import BATCH_TOKENS, Scorer
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class Options:
     """How to evaluate; each task's module says what it makes of these.
 
-    limit: items taken at most: the first, of labelled rows some drawn by the seed. stride: tokens from one perplexity window to the
-    next. train: a labelled file for baselines and few-shot examples. names: a label's text in the data -> what it is called (by the
-    classifier, or in the prompt). shots, prompt, calibrate: few-shot. max_tokens: of a generated answer. tasks: a directory of
-    lm-eval task files of one's own. threads: for tokenising.
+    limit: items taken at most: of texts and articles the first, of rows some drawn by the seed. stride: tokens from one perplexity
+    window to the next. train: a labelled file for baselines and few-shot examples. names: a label's text in the data -> what it is
+    called (by the classifier, or in the prompt). shots, prompt, calibrate: few-shot. max_tokens: of a generated answer. tasks: a
+    directory of lm-eval task files of one's own. threads: for tokenising.
     """
 
     limit: int | None = None
@@ -136,6 +140,12 @@ def taken(n: int, limit: int | None) -> int:
     if limit is not None and limit < 1:
         raise ConfigError(f"limit must be at least 1, not {limit}")
     return n if limit is None else min(n, limit)
+
+
+def drawn(items: Sequence[T], options: Options) -> list[T]:
+    """The items to evaluate, in their order: all, or as many as the limit, drawn by the seed, since files are often sorted."""
+    order = np.random.default_rng(options.seed).permutation(len(items))[: taken(len(items), options.limit)]
+    return [items[i] for i in sorted(order)]
 
 
 def nothing_left(path: Path | str, why: str) -> HomegrownError:

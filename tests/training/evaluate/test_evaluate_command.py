@@ -66,7 +66,7 @@ def test_everything_at_once_on_the_bundled_model(files: dict[str, str], tmp_path
     assert result.exit_code == 0, result.exception
     for kind in files:
         assert f"\n{kind}: " in result.output
-    assert "(--limit): not comparable with figures of the whole" in result.output
+    assert "(--limit): a part, not the figures of the whole" in result.output
     assert "published figures: none to compare with" in result.output
     assert "n-grams were counted on the evaluated text itself" in result.output
     found = json.loads((tmp_path / "e.json").read_text())
@@ -180,7 +180,7 @@ def test_gpt2s_figures_stand_beside_its_shape_alone() -> None:
     assert rows is not None
     by_name = {row.measure: row for row in rows}
     assert (by_name["LAMBADA, accuracy"].ours, by_name["LAMBADA, accuracy"].published) == (
-        "43.21 % (first 10)",
+        "43.21 % (10 of 5,153)",
         "55.48 %",
     )
     assert by_name["HellaSwag, by tokens"].ours == ""

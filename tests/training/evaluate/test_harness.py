@@ -55,7 +55,11 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
         },
     }  # fmt: skip
     for name, content in files.items():
-        data = {"data_files": {"test": str(directory / f"{name.removeprefix('hg_')}.jsonl")}}
+        file = str(directory / f"{name.removeprefix('hg_')}.jsonl")
+        data = {
+            "data_files": {"test": file},
+            "cache_dir": str(directory / "cache"),
+        }  # nothing is left in the user's cache
         (directory / f"{name}.yaml").write_text(yaml.dump({"task": name, "dataset_kwargs": data, **common, **content}))
     return directory
 
@@ -78,9 +82,8 @@ def numbers(value: Any) -> list[Any]:
 
 @pytest.mark.parametrize("architecture", ["gpt2", "llama"])
 def test_the_same_figures_as_the_harness_own_model(
-    architecture: str, request: pytest.FixtureRequest, tasks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    architecture: str, request: pytest.FixtureRequest, tasks: Path
 ) -> None:
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path))
     directory: Path = request.getfixturevalue(f"tiny_{architecture}_dir")
     theirs = run(HFLM(pretrained=str(directory), device="cpu", dtype="float32", batch_size=1), tasks)
     ours = run(HarnessModel(load_subject(directory, batch_tokens=300)), tasks)
@@ -129,10 +132,7 @@ def test_too_many_new_tokens_for_the_context(ours: HarnessModel) -> None:
         ours.generate_until([Instance("generate_until", {}, ("The sea", {"max_gen_toks": LIMIT}), 0)])
 
 
-def test_tasks_become_figures_with_intervals(
-    tiny_gpt2_dir: Path, tasks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path))
+def test_tasks_become_figures_with_intervals(tiny_gpt2_dir: Path, tasks: Path) -> None:
     result = evaluate_harness(load_subject(tiny_gpt2_dir), "hg_choice", Options(tasks=tasks, limit=5))
     figure = result.figure("hg_choice acc")
     assert (result.items, result.total) == (5, 12)

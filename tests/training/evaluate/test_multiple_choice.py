@@ -134,12 +134,18 @@ def test_a_passage_of_one_word_is_named(tmp_path: Path) -> None:
         read_passages(write(tmp_path / "l.jsonl", [{"text": PASSAGES[0]}, {"text": " alone "}]))
 
 
-def test_a_limit_takes_the_first_and_says_so(subject: Subject, tmp_path: Path) -> None:
+def test_a_limit_draws_some_and_says_so(subject: Subject, tmp_path: Path) -> None:
     path = write(tmp_path / "l.jsonl", [{"text": text} for text in PASSAGES])
     two = evaluate_lambada(subject, path, Options(limit=2))
     assert (two.items, two.total, two.to_json()["limited"]) == (2, 4, True)
-    short = evaluate_lambada(subject, write(tmp_path / "s.jsonl", [{"text": t} for t in PASSAGES[:2]]), Options())
-    assert [f.value for f in two.figures] == pytest.approx([f.value for f in short.figures])
+    pairs = [
+        evaluate_lambada(subject, write(tmp_path / "s.jsonl", [{"text": a}, {"text": b}]), Options()).figures[1].value
+        for i, a in enumerate(PASSAGES)
+        for b in PASSAGES[i + 1 :]
+    ]
+    assert sum(two.figures[1].value == pytest.approx(value, rel=1e-4) for value in pairs) == 1
+    assert evaluate_lambada(subject, path, Options(limit=2)).figures == two.figures
+    assert len({evaluate_lambada(subject, path, Options(limit=2, seed=s)).figures[1].value for s in range(6)}) > 1
 
 
 def test_ngrams_beside_them(tmp_path: Path, tiny_gpt2_dir: Path) -> None:
