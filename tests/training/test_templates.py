@@ -77,6 +77,18 @@ def test_the_transcript_is_the_one_base_models_are_asked_with() -> None:
 
 
 @pytest.mark.parametrize("family", ["alpaca", "transcript"])
+def test_other_libraries_make_the_same_prompts(served_directories: dict[str, Path], family: str) -> None:
+    from transformers import AutoTokenizer
+
+    theirs = AutoTokenizer.from_pretrained(served_directories[family])
+    turns = [("system", "Be kind."), ("user", " Hi, you "), ("assistant", "Hello!"), ("user", "Bye")]
+    for first in (0, 1):
+        messages = [{"role": role, "content": text} for role, text in turns[first:]]
+        ids = theirs.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        assert ids == PromptTemplate.from_directory(served_directories[family]).encode(messages, TOKENIZER)
+
+
+@pytest.mark.parametrize("family", ["alpaca", "transcript"])
 def test_all_turns_of_a_chat_share_one_example(family: str) -> None:
     templates = choose(BASE, family)
     messages = (("user", "Hi"), ("assistant", "Hello there."), ("user", "Bye"))
