@@ -1,5 +1,6 @@
 """Causal self-attention, with and without a KV cache: one code path. H query heads, G key/value heads, K = head_dim."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor, nn
 from model.config import ModelConfig
 from model.kv_cache import KVCache
 from model.layers import apply_rope
+
+_TILE = 128  # queries; of 64 to 256 the fastest for rows of 256 to 512 tokens
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,29 @@ class Packed:
         return cls(index - starts, mask[:, None])
 
 
+def tiled_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
+    """Causal attention in plain matrix products, a tile of queries at a time, for torch.compile on a CPU: what a tile can't see
+    is not computed, and the softmax between the products becomes one loop. Twice as fast there, forward and backward, as
+    PyTorch's own kernel.
+
+    q [B, H, T, K], k and v [B, G, T, K], mask [B, 1, T, T] bool (True = visible; None: all before) -> [B, H, T, K].
+    """
+    n_new, groups = q.shape[2], q.shape[1] // k.shape[1]
+    if groups > 1:
+        k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
+    tiles = []
+    for start in range(0, n_new, _TILE):
+        end = min(start + _TILE, n_new)
+        scores = (q[:, :, start:end] @ k[:, :, :end].transpose(2, 3)).float() / math.sqrt(q.shape[3])
+        index = torch.arange(end, device=q.device)
+        visible = index <= index[start:end, None] if mask is None else mask[:, :, start:end, :end]
+        scores = scores.masked_fill(~visible, -math.inf)
+        shares = (scores - scores.amax(-1, keepdim=True)).exp()  # the softmax, but for its sum: a pass less
+        values = F.dropout(shares.to(v.dtype), dropout) @ v[:, :, :end]
+        tiles.append((values.float() / shares.sum(-1, keepdim=True)).to(v.dtype))
+    return torch.cat(tiles, 2)
+
+
 class Attention(nn.Module):
     """Multi-head self-attention; with fewer key/value heads than query heads each serves a group of them."""
 
@@ -85,8 +111,12 @@ class Attention(nn.Module):
             if not causal:
                 k, v = rows.cache.read(self.layer, rows.slots, rows.length)  # [B, G, length, K]
                 k, v = k.to(q.dtype), v.to(q.dtype)
-        y = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=causal and n_new > 1, enable_gqa=self.n_kv_head != self.n_head,
-            dropout_p=self.attention_dropout if self.training else 0.0,
-        )  # fmt: skip
+        dropout = self.attention_dropout if self.training else 0.0
+        if torch.compiler.is_compiling() and x.device.type == "cpu" and not isinstance(rows, CachedRows):
+            y = tiled_attention(q, k, v, mask, dropout)
+        else:
+            y = F.scaled_dot_product_attention(
+                q, k, v, attn_mask=mask, is_causal=causal and n_new > 1, dropout_p=dropout,
+                enable_gqa=self.n_kv_head != self.n_head,
+            )  # fmt: skip
         return self.dropout(self.out(y.transpose(1, 2).reshape(batch, n_new, -1)))

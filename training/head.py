@@ -46,16 +46,18 @@ class _SummedCrossEntropy(torch.autograd.Function):
             valid = wanted != IGNORE
             index = torch.where(valid, wanted, 0)[:, None]
             logits = (rows @ cast.t()).float()  # [step, V]
-            norm = logits.logsumexp(1, keepdim=True)
-            total = total + ((norm - logits.gather(1, index))[:, 0] * valid).sum()
-            # The gradient of the sum with respect to the logits: softmax minus one at the target.
-            gradient = (logits - norm).exp()
-            gradient = gradient.scatter_add(1, index, torch.full_like(norm, -1.0)) * valid[:, None]
-            gradient = gradient.to(hidden.dtype)
+            top = logits.amax(1, keepdim=True)
+            shares = (logits - top).exp()  # the softmax, but for its sum: one pass over the logits, one exponential each
+            norm = shares.sum(1, keepdim=True)
+            chosen = logits.gather(1, index) - top
+            total = total + ((norm.log() - chosen)[:, 0] * valid).sum()
+            # The gradient of the sum with respect to the logits is softmax minus one at the target; times `norm` until the end.
+            gradient = shares.to(hidden.dtype).scatter(1, index, (chosen.exp() - norm).to(hidden.dtype))
+            scale = (valid[:, None] / norm).to(hidden.dtype)
             if d_hidden is not None:
-                d_hidden[start : start + step] = gradient @ cast
+                d_hidden[start : start + step] = (gradient @ cast) * scale
             if d_weight is not None:
-                d_weight += gradient.t() @ rows
+                d_weight += gradient.t() @ (rows * scale)
         ctx.save_for_backward(d_hidden, d_weight)
         return total
 
