@@ -52,7 +52,7 @@ class AnswerSettings(Section):
 class InstructSettings(FinetuneSettings):
     """A whole recipe of instruction tuning."""
 
-    learning_rates: ClassVar[Mapping[Method, float]] = {"full": 5e-4, "last_block": 1e-3, "lora": 2e-3}
+    learning_rates: ClassVar[Mapping[Method, float]] = {"full": 2e-4, "last_block": 5e-4, "lora": 1e-3}
 
     name: str = "instruct"
     data: InstructData = InstructData()
@@ -62,7 +62,7 @@ class InstructSettings(FinetuneSettings):
 class PreferSettings(FinetuneSettings):
     """A whole recipe of preference tuning (DPO). `beta`: how strongly the model is held to what it was (Rafailov et al., 2023)."""
 
-    learning_rates: ClassVar[Mapping[Method, float]] = {"full": 5e-5, "last_block": 2e-4, "lora": 2e-4}
+    learning_rates: ClassVar[Mapping[Method, float]] = {"full": 2e-5, "last_block": 1e-4, "lora": 2e-4}
 
     name: str = "preferred"
     beta: float = Field(default=0.1, gt=0)

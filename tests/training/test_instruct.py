@@ -25,6 +25,7 @@ from training.instruct_recipe import InstructSettings
 from training.objectives import LanguageModelLoss
 
 TOKENIZER = Tokenizer.from_directory(Path(__file__).parents[2] / "checkpoints" / "homegrown-base")
+RECIPES = Path(__file__).parents[2] / "training" / "recipes"
 WORDS = (
     "red",
     "blue",
@@ -240,6 +241,13 @@ def test_what_cannot_be_used_is_said_and_nothing_is_written(
     with pytest.raises(error, match=message):
         instruct(settings(base, data=changes), [path], out)
     assert not out.exists()
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("instruct_*.toml")), ids=lambda path: path.stem)
+def test_the_recipes_are_whole(path: Path) -> None:
+    recipe = InstructSettings.from_toml(path)
+    assert recipe.data.about
+    assert path.stem in path.read_text()  # the command that runs it
 
 
 def test_answers_of_many_prompts_are_those_of_the_plain_generator(base: Path) -> None:

@@ -295,3 +295,9 @@ def test_what_cannot_be_used_is_said_and_nothing_is_written(
     with pytest.raises(DataError, match=message):
         prefer(settings(base), [path], out)
     assert not out.exists()
+
+
+def test_the_recipe_is_whole() -> None:
+    path = Path(__file__).parents[2] / "training" / "recipes" / "dpo_small.toml"
+    assert PreferSettings.from_toml(path).data.about
+    assert path.stem in path.read_text()
