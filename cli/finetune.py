@@ -1,7 +1,6 @@
 """`homegrown finetune`: a trained model made to classify, to follow instructions, or to prefer some answers."""
 
 import os
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import click
 
 from cli import needs
+from cli.overrides import apply_changes
 
 
 @click.group()
@@ -49,24 +49,7 @@ def _overrides(given: dict[str, Any]) -> dict[str, Any]:
         "optim": {name: given[name] for name in ("lr", "batch_rows")},
         "data": {"validation": given["validation"] or None},
     }
-    for change in given["changes"]:
-        name, equals, text = change.partition("=")
-        *sections, field = name.split(".")
-        if not equals or not field:
-            raise click.BadParameter(f"{change!r} is not SECTION.FIELD=VALUE", param_hint="--set")
-        table = found
-        for section in sections:
-            table = table.setdefault(section, {})
-        table[field] = _value(text)
-    return found
-
-
-def _value(text: str) -> Any:
-    """A value as TOML reads it (true, 3, 0.1, [1, 2]); anything else is a text."""
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
+    return apply_changes(given["changes"], found)
 
 
 def _pairs(given: tuple[str, ...], option: str) -> list[tuple[str, str]]:

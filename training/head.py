@@ -47,7 +47,7 @@ class _SummedCrossEntropy(torch.autograd.Function):
             index = torch.where(valid, wanted, 0)[:, None]
             logits = (rows @ cast.t()).float()  # [step, V]
             top = logits.amax(1, keepdim=True)
-            shares = (logits - top).exp()  # the softmax, but for its sum: one pass over the logits, one exponential each
+            shares = (logits - top).exp()  # the softmax but for its sum: one pass over the logits, one exponential each
             norm = shares.sum(1, keepdim=True)
             chosen = logits.gather(1, index) - top
             total = total + ((norm.log() - chosen)[:, 0] * valid).sum()

@@ -88,9 +88,10 @@ class PreferenceLoss(Objective):
 def answer_logprobs(objective: Objective, tokens: Tensor, targets: Tensor) -> Tensor:
     """The log-probability of each row's valid targets together, [B] float32, under the objective's language model; tokens and
     targets [B, T] int64 as in TokenBatch."""
-    model = objective.model
+    model, valid = objective.model, targets != IGNORE
     assert isinstance(model, GPT)
     with objective.autocast(tokens.device):
-        logits = model(tokens)
-    losses = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORE, reduction="none")
-    return -losses.view(targets.shape).sum(1)
+        logits = model.logits(model.hidden_states(tokens)[valid])  # [n, V]: the prompts' logits are never made
+    losses = F.cross_entropy(logits.float(), targets[valid], reduction="none")
+    sums = torch.zeros(len(tokens), device=tokens.device)
+    return sums.index_add(0, valid.nonzero()[:, 0], -losses)

@@ -64,10 +64,8 @@ class Schedule:
     def factor(self, step: int, seconds: float) -> float:
         """The learning rate of update `step` (from 0) as a share of its peak."""
         done = min(1.0, self.progress(step, seconds))
-        if self.shape == "cosine":
-            share = 0.5 * (1.0 + math.cos(math.pi * done))
-        else:
-            share = min(1.0, (1.0 - done) / self.cooldown)
+        cosine, linear = 0.5 * (1.0 + math.cos(math.pi * done)), min(1.0, (1.0 - done) / self.cooldown)
+        share = cosine if self.shape == "cosine" else linear
         return (self.floor + (1.0 - self.floor) * share) * min(1.0, (step + 1) / max(1, self.warmup))
 
 

@@ -51,6 +51,8 @@ def pretrain(settings: PretrainSettings, directory: Path, *, resume: bool = Fals
     torchrun every process calls it.
     """
     check_directory(directory, resume=resume)
+    if settings.model.start is None:  # a mistake in it is to be known before the corpus is read
+        model_config(settings, settings.data.vocab_size, None)
     with join(settings.run.device) as world:
         set_threads(settings.run)
         if world.is_main:
@@ -77,7 +79,7 @@ class _Run:
         self.shards = directory / "data" / "shards"
         self.manifest = prepare_data(settings, directory / "data")
         self.tokenizer = Tokenizer.from_file(directory / "data" / TOKENIZER)
-        self.model = _model(settings, self.tokenizer)
+        self.model = initial_model(settings, self.tokenizer)
         self.eot = int(open_split(self.shards, "train")[:1][0])  # the first document stands behind it, as all do
 
     def job(self) -> Job:
@@ -200,25 +202,25 @@ class _Run:
         return texts
 
 
-def model_config(settings: PretrainSettings, tokenizer: Tokenizer) -> ModelConfig:
-    """The recipe's model, with the tokenizer's vocabulary. ConfigError names a field that there isn't."""
+def model_config(settings: PretrainSettings, vocab_size: int, end: int | None) -> ModelConfig:
+    """The recipe's model for a tokenizer of `vocab_size` tokens, of which `end` ends a text. ConfigError names a preset or a
+    field that there isn't."""
     base = preset(settings.model.preset)
     unknown = set(settings.model.changes) - set(asdict(base))
     if unknown:
         raise ConfigError(f"model.changes names {', '.join(sorted(unknown))}, which no model configuration has")
-    end = tokenizer.eos_token_id
     ends = () if end is None else (end,)
     # Products are fastest over multiples of 64; the padding's logits are learned to be small.
-    vocab_size = -(-tokenizer.vocab_size // 64) * 64
-    ids = {"vocab_size": vocab_size, "bos_token_id": end, "eos_token_ids": ends, "pad_token_id": None}
+    padded = -(-vocab_size // 64) * 64
+    ids = {"vocab_size": padded, "bos_token_id": end, "eos_token_ids": ends, "pad_token_id": None}
     return replace(base, **settings.model.changes, **ids)  # type: ignore[arg-type]
 
 
-def _model(settings: PretrainSettings, tokenizer: Tokenizer) -> GPT:
+def initial_model(settings: PretrainSettings, tokenizer: Tokenizer) -> GPT:
     """The model to train, on the CPU in float32: drawn from the seed, or the one to go on from."""
     if settings.model.start is None:
         torch.manual_seed(settings.run.seed)
-        return GPT(model_config(settings, tokenizer))
+        return GPT(model_config(settings, tokenizer.vocab_size, tokenizer.eos_token_id))
     directory = resolve_model(settings.model.start)
     model = load_model(directory)
     if not isinstance(model, GPT):

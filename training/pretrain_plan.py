@@ -7,14 +7,10 @@ import zlib
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import torch
 
-from model.checkpoint import load_model
 from model.config import ModelConfig
-from model.errors import ConfigError
 from model.gpt import GPT
 from model.hub import resolve_model
 from model.tokenizer import Tokenizer
@@ -26,7 +22,7 @@ from training.data.shards import MANIFEST, read_manifest
 from training.fit import Job
 from training.objectives import LanguageModelLoss
 from training.plan import Plan, plan_job, si
-from training.pretrain import model_config
+from training.pretrain import initial_model, model_config
 from training.pretrain_recipe import PretrainSettings
 
 _SAMPLE_DOCUMENTS, _SAMPLE_CHARACTERS = 300, 2_000_000
@@ -38,7 +34,11 @@ def pretrain_plan(settings: PretrainSettings, directory: Path) -> Plan:
     """What `pretrain` with these settings would do in `directory`. Nothing is written there or elsewhere; the updates that are
     timed are on random tokens. Errors as of a run whose corpus, model or tokenizer can't be read."""
     tokenizer = _tokenizer(settings, directory)
-    model = _model(settings, tokenizer)
+    if tokenizer is None:  # the recipe trains one first; its size is known
+        torch.manual_seed(settings.run.seed)
+        model = GPT(model_config(settings, settings.data.vocab_size, 0))
+    else:
+        model = initial_model(settings, tokenizer)
     context = model.config.context_length
     n_tokens, data = _data(settings, directory, tokenizer)
     windows = max(1, (n_tokens - 1) // context - 1) if n_tokens else None
@@ -77,17 +77,6 @@ def _tokenizer(settings: PretrainSettings, directory: Path) -> Tokenizer | None:
     if settings.model.start is not None:
         return Tokenizer.from_directory(resolve_model(settings.model.start))
     return None if settings.data.tokenizer is None else Tokenizer.from_file(Path(settings.data.tokenizer))
-
-
-def _model(settings: PretrainSettings, tokenizer: Tokenizer | None) -> GPT:
-    if settings.model.start is not None:
-        model = load_model(resolve_model(settings.model.start))
-        if not isinstance(model, GPT):
-            raise ConfigError(f"{settings.model.start}: is a classifier; pretraining goes on from a language model")
-        return model.requires_grad_(True)
-    torch.manual_seed(settings.run.seed)
-    shape: Any = tokenizer or SimpleNamespace(vocab_size=settings.data.vocab_size, eos_token_id=0)
-    return GPT(model_config(settings, shape))
 
 
 def _data(settings: PretrainSettings, directory: Path, tokenizer: Tokenizer | None) -> tuple[int | None, str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from model.config import PRESETS, ModelConfig
 from training.evaluate import hellaswag, lambada
-from training.evaluate.results import Figure, Result, percent, plain
+from training.evaluate.results import Baseline, Figure, Result, percent, plain
 
 SIZES = {"gpt2": "124M", "gpt2-medium": "355M", "gpt2-large": "774M", "gpt2-xl": "1558M"}
 _PAPER = "Radford et al., 2019, table 3"
@@ -110,6 +110,16 @@ def compare(config: ModelConfig, results: Sequence[Result]) -> list[Comparison] 
             )
         )
     return rows
+
+
+def published_baseline(config: ModelConfig, task: str) -> Baseline | None:
+    """GPT-2's figures of that size, to stand beside a result's own; None when there are none."""
+    member = family_member(config)
+    found = [p for p in PUBLISHED if p.task == task and member in p.values]
+    if member is None or not found:
+        return None
+    sources = "; ".join(dict.fromkeys(f"{p.figure}: {p.source}" for p in found))
+    return Baseline(f"GPT-2 {SIZES[member]}", {p.figure: p.values[member] for p in found}, f"as published ({sources})")
 
 
 def paper_text(config: ModelConfig, comparisons: Sequence[Comparison] | None) -> str:

@@ -56,11 +56,12 @@ def score_windows(scorer: Scorer, tokens: np.ndarray, *, stride: int | None = No
     nats, counted = 0.0, 0
     # Windows come in chunks, so that a stream larger than memory can be scored.
     starts = list(range(0, max(1, len(tokens) - 1 - (context - stride)), stride))
-    for i in range(0, len(starts), 256):
-        requests = [_window(tokens, start, context, stride) for start in starts[i : i + 256]]
-        for scored in scorer.score(requests, share=False, desc="perplexity"):
-            nats -= scored.total
-            counted += len(scored.logprobs)
+    with scorer.bar(len(starts), "perplexity") as bar:
+        for i in range(0, len(starts), 256):
+            requests = [_window(tokens, start, context, stride) for start in starts[i : i + 256]]
+            for scored in scorer.score_on(bar, requests, share=False):
+                nats -= scored.total
+                counted += len(scored.logprobs)
     return Score(nats, counted)
 
 

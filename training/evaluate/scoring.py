@@ -35,31 +35,38 @@ class Scorer:
         self._progress = progress
         self._context = model.config.context_length
 
-    @torch.inference_mode()
+    def bar(self, total: int, desc: str) -> tqdm:
+        """A progress bar of `total` requests, for a terminal alone."""
+        return tqdm(total=total, desc=desc, unit="", disable=None if self._progress else True)
+
     def score(self, requests: Sequence[Request], *, share: bool = True, desc: str = "scoring") -> list[Scored]:
         """The scores of `requests`, in their order.
 
         A context that doesn't fit with its target loses tokens from its left. With `share`, a context that several requests have
         is computed once. Raises ContextLengthError when a target alone is longer than the model's context.
         """
+        with self.bar(len(requests), desc) as bar:
+            return self.score_on(bar, requests, share=share)
+
+    @torch.inference_mode()
+    def score_on(self, bar: tqdm, requests: Sequence[Request], *, share: bool = True) -> list[Scored]:
+        """`score`, its progress on a bar that further requests follow on."""
         was_training = self.model.training
         self.model.eval()
         forward = Forward(self.model, bf16=self.bf16)
         fitted = [self._fit(request) for request in requests]
         alone, groups = _sorted_out(fitted) if share else (list(range(len(fitted))), [])
         results: dict[int, Scored] = {}
-        with tqdm(total=len(requests), desc=desc, unit="", disable=None if self._progress else True) as bar:
-            if groups:
-                packed = [Group(fitted[m[0]].context, [fitted[i].target for i in m]) for m in groups]
-                for members, scored in zip(
-                    groups, score_groups(forward, packed, self.batch_tokens, bar.update), strict=True
-                ):
-                    results.update(zip(members, scored, strict=True))
-            lengths = [len(fitted[i].context) + len(fitted[i].target) - 1 for i in alone]
-            for batch in length_batches(lengths, self.batch_tokens):
-                chosen = [alone[j] for j in batch]
-                results.update(zip(chosen, _score_batch(forward, [fitted[i] for i in chosen]), strict=True))
-                bar.update(len(batch))
+        if groups:
+            packed = [Group(fitted[m[0]].context, [fitted[i].target for i in m]) for m in groups]
+            found = score_groups(forward, packed, self.batch_tokens, bar.update)
+            for members, scored in zip(groups, found, strict=True):
+                results.update(zip(members, scored, strict=True))
+        lengths = [len(fitted[i].context) + len(fitted[i].target) - 1 for i in alone]
+        for batch in length_batches(lengths, self.batch_tokens):
+            chosen = [alone[j] for j in batch]
+            results.update(zip(chosen, _score_batch(forward, [fitted[i] for i in chosen]), strict=True))
+            bar.update(len(batch))
         self.model.train(was_training)
         return [results[i] for i in range(len(requests))]
 

@@ -12,7 +12,7 @@ from model.gpt import SequenceClassifier
 from training.environment import environment
 from training.evaluate.detect import detect
 from training.evaluate.kinds import KINDS
-from training.evaluate.paper import Comparison, as_json, compare, paper_text
+from training.evaluate.paper import Comparison, as_json, compare, paper_text, published_baseline
 from training.evaluate.results import Result
 from training.evaluate.subject import Options, Subject
 
@@ -74,6 +74,8 @@ def evaluate(
             result.notes.append(
                 "the n-grams were counted on the evaluated text itself, so they know it: name another corpus"
             )
+        published = published_baseline(subject.model.config, kind) if paper else None
+        result.baselines.extend([published] if published else [])
         results.append(replace(result, seconds=time.perf_counter() - started))
         done(results[-1])
     comparisons = compare(subject.model.config, results) if paper else None
