@@ -118,8 +118,8 @@ def published_baseline(config: ModelConfig, task: str) -> Baseline | None:
     found = [p for p in PUBLISHED if p.task == task and member in p.values]
     if member is None or not found:
         return None
-    sources = "; ".join(dict.fromkeys(f"{p.figure}: {p.source}" for p in found))
-    return Baseline(f"GPT-2 {SIZES[member]}", {p.figure: p.values[member] for p in found}, f"as published ({sources})")
+    values = {p.figure: p.values[member] for p in found}
+    return Baseline(f"GPT-2 {SIZES[member]}", values, "as published; sources and conventions stand with the comparison")
 
 
 def paper_text(config: ModelConfig, comparisons: Sequence[Comparison] | None) -> str:

@@ -18,7 +18,7 @@ from model.tokenizer import Tokenizer
 from training.errors import DataError
 from training.evaluate.detect import detect
 from training.evaluate.kinds import KINDS
-from training.evaluate.paper import PUBLISHED, compare, family_member, paper_text
+from training.evaluate.paper import PUBLISHED, compare, family_member, paper_text, published_baseline
 from training.evaluate.results import Figure, table
 from training.evaluate.results import Result as Measured
 from training.evaluate.subject import Options, load_subject
@@ -188,6 +188,10 @@ def test_gpt2s_figures_stand_beside_its_shape_alone() -> None:
     text = paper_text(gpt2_like(), rows)
     assert "GPT-2 355M" in text
     assert text.count("not run") == len(rows) - 1
+    beside = published_baseline(gpt2_like(), "lambada")
+    assert beside is not None
+    assert beside.values == {"last-token accuracy": 0.5548, "last-token perplexity": 15.60}
+    assert published_baseline(gpt2_like(), "answers") is None
     measures = {
         ("wikitext2", "word perplexity"),
         ("wikitext2", "token perplexity"),
