@@ -111,7 +111,7 @@ def table(results: dict[str, Any]) -> str:
     lines = [
         f"{results['preset']}, {results['rows']} rows, {results['device']}, PyTorch {results['torch']}; peak "
         f"{results['peak'] / 1e9:.0f} GFLOP/s ({results['peak_source']})\n",
-        "| case | tokens/s (median, lowest-highest) | x eager float32 | x best Trainer | of the peak | peak memory, MB | start, s |",
+        "| case | tokens/s (median, range) | x eager float32 | x best Trainer | of the peak | peak memory, MB | start, s |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, case in results["cases"].items():
@@ -267,7 +267,7 @@ def trainer(model: Any, blocks: list[Any], turns: Turns, directory: Path, *, com
     rows = [{"input_ids": row[:-1], "labels": row[:-1]} for block in blocks for row in block]
 
     class Gate(TrainerCallback):
-        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
             if state.global_step >= 3 and not turns.next():
                 control.should_training_stop = True
 

@@ -72,5 +72,5 @@ def test_a_batch_is_shared_in_order() -> None:
 
 def test_a_missing_gpu_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ConfigError, match="run.device is cuda, but PyTorch sees no GPU"), distributed.join("cuda"):
+    with pytest.raises(ConfigError, match=r"run\.device is cuda, but PyTorch sees no GPU"), distributed.join("cuda"):
         pass
