@@ -133,13 +133,14 @@ class ClassifierRun:
 
     def export(self, directory: Path, outcome: Outcome) -> None:
         """Write evaluation.json, the model directory and the report: the model as it is, measured with the weights as they are
-        stored, on all validation rows and on the test rows if there are any."""
+        stored, on the test rows if there are any, and on all validation rows."""
         round_weights(self.started, self.settings)
         results = [self.measure(self.data.validation, self.validation, "validation")]
         results[0].notes.append("which update's weights are kept was chosen by the loss on these rows or some of them")
-        if self.data.test:
+        if self.data.test:  # what a reader is to go by comes first
             encoded = self._encode(self.data.test, "test", self.context)
-            results.append(self.measure(self.data.test, encoded, "test"))
+            results.insert(0, self.measure(self.data.test, encoded, "test"))
+            results[0].notes.append("measured once, after training: nothing was chosen by the figures of these rows")
         about = environment(outcome.world.device)
         card = classify_card(self.started, self.settings, self.data, results, self.notes, outcome.counters, about)
         export(self.started, self.settings, directory, card=card)

@@ -85,6 +85,19 @@ def test_it_learns_and_says_how_well(full_run: Path) -> None:
     assert (full_run / "report.html").is_file()
 
 
+def test_rows_that_chose_nothing_are_reported_first(tiny_llama_dir: Path, reviews: Path, tmp_path: Path) -> None:
+    some = settings(tiny_llama_dir, data={"test_fraction": 0.2}, run={"steps": 2})
+    model = classify(some, [reviews], tmp_path / "run")
+    test, validation = results(tmp_path / "run")
+    assert (test["data"], validation["data"]) == ("test", "validation")
+    assert any("chosen by the loss on these rows" in note for note in validation["notes"])
+    assert not any("chosen by the loss" in note for note in test["notes"])
+    card = (model / "README.md").read_text()
+    assert (
+        0 < card.index(f"Measures on the test rows ({test['items']})") < card.index("Measures on the validation rows")
+    )
+
+
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
 def test_transformers_pipeline_gives_our_probabilities(
     architecture: str, full_run: Path, tiny_gpt2_dir: Path, reviews: Path, tmp_path: Path

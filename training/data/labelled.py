@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -93,8 +94,10 @@ def read_data(
     labels = labels_of([*rows, *validation, *test], settings.labels)
     if settings.deduplicate:
         rows = _without_repeats(rows, [*validation, *test], notes)
+    if not test and settings.test_fraction:
+        rows, test = split_rows(rows, settings.test_fraction, seed, "test")
     if not validation:
-        rows, validation = split_rows(rows, settings.validation_fraction, seed)
+        rows, validation = split_rows(rows, settings.validation_fraction, seed, "validation")
     for label in labels:
         if not any(row.label == label for row in rows):
             raise DataError(f"label {label!r} has no row to learn from; give some, or leave it out")
@@ -165,18 +168,21 @@ def deduplicate(rows: Iterable[Labelled], seen: Iterable[Labelled] = ()) -> Dedu
     return Deduplicated(kept, repeats, conflicts)
 
 
-def split_rows(rows: Iterable[Labelled], fraction: float, seed: int) -> tuple[list[Labelled], list[Labelled]]:
-    """(training, validation) rows: by a hash of the text and the seed, so that equal texts are never on both sides. Case and
-    blanks don't count. DataError when either is empty."""
-    train: list[Labelled] = []
-    validation: list[Labelled] = []
+def split_rows(
+    rows: Iterable[Labelled], fraction: float, seed: int, held_out: Literal["validation", "test"]
+) -> tuple[list[Labelled], list[Labelled]]:
+    """(the rest, held out) rows: by a hash of the text and the seed, so that equal texts are never on both sides, and another hash
+    for each kind of rows held out. Case and blanks don't count. DataError when either is empty."""
+    rest: list[Labelled] = []
+    held: list[Labelled] = []
+    key = "test\n" if held_out == "test" else ""  # no text has a line break once its blanks are one each
     for row in rows:
-        same = " ".join(row.text.casefold().split())
-        (validation if split_of(same, fraction, seed) == "validation" else train).append(row)
-    for name, side in (("training", train), ("validation", validation)):
+        same = key + " ".join(row.text.casefold().split())
+        (held if split_of(same, fraction, seed) == "validation" else rest).append(row)
+    for name, side in (("training", rest), (held_out, held)):
         if not side:
-            raise DataError(f"the {name} split got no row: give more rows, or set validation_fraction ({fraction})")
-    return train, validation
+            raise DataError(f"the {name} split got no row: give more rows, or set {held_out}_fraction ({fraction})")
+    return rest, held
 
 
 def class_weights(rows: Sequence[Labelled], labels: Sequence[str]) -> np.ndarray:

@@ -113,6 +113,25 @@ def test_validation_files_measure_and_the_rest_trains(tmp_path: Path) -> None:
     assert (len(data.train), len(data.validation)) == (20, 6)
 
 
+def test_test_rows_are_a_share_of_their_own(tmp_path: Path) -> None:
+    path = write(tmp_path / "d.jsonl", [{"text": f"t{i}", "label": i % 2} for i in range(1000)])
+    made = [read_data(ClassifyData(test_fraction=0.2, validation_fraction=v), [path], seed=0) for v in (0.2, 0.4)]
+    assert made[0].test == made[1].test  # whatever validates
+    assert made[0].validation != made[1].validation
+    for data, share in zip(made, (0.2, 0.4), strict=True):
+        sides = [{row.text for row in side} for side in (data.train, data.validation, data.test)]
+        assert sum(map(len, sides)) == len(set.union(*sides)) == 1000
+        assert 150 < len(data.test) < 250
+        # Its hash is another: were it the validation rows' own, the rest would hold nothing below the fraction.
+        assert len(data.validation) == pytest.approx(share * (1000 - len(data.test)), rel=0.2)
+    assert not read_data(ClassifyData(), [path], seed=0).test
+    held = write(tmp_path / "t.jsonl", [{"text": f"u{i}", "label": i % 2} for i in range(6)])
+    given = read_data(ClassifyData(test=(str(held),), test_fraction=0.2), [path], seed=0)
+    assert (len(given.test), len(given.train) + len(given.validation)) == (6, 1000)
+    with pytest.raises(DataError, match=r"the test split got no row: .* or set test_fraction"):
+        read_data(ClassifyData(test_fraction=1e-9), [path], seed=0)
+
+
 def test_a_label_without_a_row_to_learn_from_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "d.jsonl", [{"text": f"t{i}", "label": i % 2} for i in range(20)])
     with pytest.raises(DataError, match="label '2' has no row to learn from"):
@@ -124,7 +143,7 @@ def test_a_label_without_a_row_to_learn_from_is_refused(tmp_path: Path) -> None:
 def test_equal_texts_are_never_on_both_sides(items: list[tuple[int, bool, bool]], seed: int) -> None:
     made = rows(*((f"Text {i}".upper() if upper else f"text  {i}", "x" if label else "y") for i, label, upper in items))
     try:
-        train, validation = split_rows(made, 0.3, seed)
+        train, validation = split_rows(made, 0.3, seed, "validation")
     except DataError:
         return  # all on one side
     assert sorted(map(repr, [*train, *validation])) == sorted(map(repr, made))
@@ -133,10 +152,10 @@ def test_equal_texts_are_never_on_both_sides(items: list[tuple[int, bool, bool]]
 
 
 def test_the_split_keeps_its_share_and_says_when_a_side_is_empty() -> None:
-    _, validation = split_rows(many(4000), 0.1, seed=1)
+    _, validation = split_rows(many(4000), 0.1, 1, "validation")
     assert 320 < len(validation) < 480
     with pytest.raises(DataError, match="the validation split got no row"):
-        split_rows(many(3), 0.001, seed=0)
+        split_rows(many(3), 0.001, 0, "validation")
 
 
 def test_balanced_weights_make_labels_count_the_same() -> None:
