@@ -44,8 +44,13 @@ def save_texts(tokenizer: Tokenizer, config: ModelConfig, directory: Path, base:
         if config.pad_token_id is not None and (text := tokenizer.token_bytes(config.pad_token_id)):
             fields["pad_token"] = text.decode("utf-8", "replace")
         write_json(path, {**read_json(path), **fields})
+    for name, text in own_templates(base).items():
+        (directory / name).write_text(text, "utf-8")
+
+
+def own_templates(base: Path) -> dict[str, str]:
+    """The prompt templates that a model directory has of its own: file name -> text. TokenizerError names the file that can't be
+    read."""
     chat, instruction = PromptTemplate.from_directory(base), base / INSTRUCTION_TEMPLATE_FILE
-    if not chat.plain:
-        (directory / CHAT_TEMPLATE_FILE).write_text(chat.text, "utf-8")
-    if instruction.is_file():
-        (directory / instruction.name).write_bytes(instruction.read_bytes())
+    files = {} if chat.plain else {CHAT_TEMPLATE_FILE: chat.text}
+    return files | ({instruction.name: instruction.read_text("utf-8")} if instruction.is_file() else {})

@@ -30,6 +30,11 @@ def greedy_answers(
     return answers
 
 
+def until(text: str, stops: Sequence[str]) -> str:
+    """A text up to the first of `stops`, as serving ends an answer there."""
+    return text[: min((at for stop in stops if (at := text.find(stop)) >= 0), default=len(text))]
+
+
 def _decode(forward: Forward, prompts: list[Sequence[int]], limits: list[int]) -> list[list[int]]:
     """Answers to a few prompts; row i ends at `limits[i]` positions."""
     ends = frozenset(forward.model.config.eos_token_ids)

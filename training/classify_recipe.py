@@ -11,7 +11,7 @@ from training.finetune import FinetuneData, FinetuneSettings, Method
 class ClassifyData(FinetuneData):
     """Which rows, and which of their fields. `columns` names those of .csv and .tsv files without a header line. `labels` gives
     the classes their order (without it they are sorted), `label_names` other names than the data's, as in {"0" = "negative"}.
-    `test`: files that are measured once, at the end; without any, `test_fraction` of the rows, chosen by a hash of their text before
+    `test`: files that are measured once, at the end; without any, `test_fraction` of the rows, chosen by a hash of their text, and
     validation rows are taken from the rest, so that nothing is chosen by them. `deduplicate` keeps the first row of each text, and
     none that the validation or test files have. `max_length`: tokens of a text that are read; without it as many as the model can.
     `eval_rows`: of the validation rows, measured on the way (all of them at the end)."""

@@ -46,7 +46,7 @@ def instruct(settings: InstructSettings, data: Sequence[Path | str], directory: 
         if world.is_main:
             for note in run.notes:
                 tqdm.write(f"{note}.", file=sys.stderr)
-            before = run.measure()
+            before = run.measure(base=True)
         world.barrier()
         job = run.job()
         outcome = fit(job, directory, resume=resume)
@@ -106,10 +106,10 @@ class InstructRun:
             tokens_per_sample=max(1, round(positions)),
         )
 
-    def measure(self) -> Measured:
-        """The model as it is, on the validation rows, in float32."""
+    def measure(self, *, base: bool = False) -> Measured:
+        """The model as it is, on the validation rows, in float32. `base`: it is the one before tuning."""
         loss = answer_loss(self.model, self.validation, bf16=False)
-        answers = self.questions.ask(self.model, bf16=False)
+        answers = self.questions.ask(self.model, bf16=False, base=base)
         n_tokens = sum(example.n_targets for example in self.validation)
         convention = f"nats a token, of the {n_tokens:,} tokens of {len(self.validation):,} answers, their ends too"
         return Measured([Figure("answer loss", loss, convention), *self.questions.overlap(answers)], answers)

@@ -49,7 +49,7 @@ def prefer(settings: PreferSettings, data: Sequence[Path | str], directory: Path
             for note in run.notes:
                 tqdm.write(f"{note}.", file=sys.stderr)
         run.refer(directory, world)
-        before = run.measure() if world.is_main else None
+        before = run.measure(base=True) if world.is_main else None
         world.barrier()
         job = run.job()
         outcome = fit(job, directory, resume=resume)
@@ -121,10 +121,10 @@ class PreferRun:
             tokens_per_sample=max(1, round(2 * positions)),  # both answers
         )
 
-    def measure(self) -> Measured:
-        """The model as it is, on the validation pairs, in float32."""
+    def measure(self, *, base: bool = False) -> Measured:
+        """The model as it is, on the validation pairs, in float32. `base`: it is the one before tuning."""
         logprobs = pair_logprobs(self.model, self.validation)
-        answers = self.questions.ask(self.model, bf16=False)
+        answers = self.questions.ask(self.model, bf16=False, base=base)
         figures = self._figures(logprobs, self.settings.beta * margins(logprobs, self.reference.validation))
         return Measured([*figures, *self.questions.overlap(answers)], answers)
 

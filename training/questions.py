@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from model.gpt import GPT
-from training.answering import greedy_answers
+from training.answering import greedy_answers, until
 from training.data.batch import epoch_order
-from training.data.dialogues import Request
+from training.data.dialogues import Raw, Request
 from training.evaluate.answers import overlap_figures
 from training.evaluate.results import Figure
 from training.instruct_recipe import AnswerSettings
@@ -45,11 +45,16 @@ class Questions:
             if len(self.chosen) == settings.measured:
                 break
 
-    def ask(self, model: GPT, *, bf16: bool, count: int | None = None) -> list[str]:
-        """The model's greedy answers to the first `count` of them (None: all)."""
+    def ask(self, model: GPT, *, bf16: bool, count: int | None = None, base: bool = False) -> list[str]:
+        """The model's greedy answers to the first `count` of them (None: all). `base`: it is the model before tuning, whose answers
+        end where serving ends them."""
         prompts = [question.prompt for question in self.chosen[:count]]
         answers = greedy_answers(model, prompts, self.settings.max_tokens, bf16=bf16)
-        return [self._text(ids) for ids in answers]
+        stops = self._templates.base_stops if base else ()
+        return [
+            self._text(ids, () if isinstance(question.request, Raw) else stops)
+            for question, ids in zip(self.chosen, answers, strict=False)
+        ]
 
     def overlap(self, answers: Sequence[str]) -> list[Figure]:
         """What answers to all of them have of the references."""
@@ -60,5 +65,5 @@ class Questions:
         answers = self.ask(model, bf16=bf16, count=self.settings.shown)
         return [f"{q.request.shown}\n=> {answer}" for q, answer in zip(self.chosen, answers, strict=False)]
 
-    def _text(self, ids: Sequence[int]) -> str:
-        return self._templates.tokenizer.decode(ids, skip_special=True).strip()
+    def _text(self, ids: Sequence[int], stops: Sequence[str] = ()) -> str:
+        return until(self._templates.tokenizer.decode(ids, skip_special=True), stops).strip()

@@ -13,11 +13,14 @@ from typing import Literal
 import numpy as np
 
 from model.config import ModelConfig
+from model.derived import own_templates
 from model.errors import ConfigError
 from model.prompts import (
+    ALPACA_STOPS,
     ALPACA_TEMPLATE,
     CHAT_TEMPLATE_FILE,
     INSTRUCTION_TEMPLATE_FILE,
+    PLAIN_STOPS,
     InstructionTemplate,
     PromptError,
     PromptTemplate,
@@ -28,6 +31,7 @@ from training.data.examples import Example
 from training.errors import DataError
 
 Family = Literal["auto", "alpaca", "transcript"]
+_STOPS: dict[Family, tuple[str, ...]] = {"auto": (), "alpaca": ALPACA_STOPS, "transcript": PLAIN_STOPS}
 
 # Alpaca's wording for conversations: one message gives ALPACA_TEMPLATE's prompt, further ones go on below the answer's end.
 ALPACA_CHAT_TEMPLATE = """\
@@ -90,13 +94,15 @@ Assistant:
 @dataclass(frozen=True)
 class Templates:
     """The templates of a run. `files`: name -> text of those that the exported directory needs. `end`: the token that closes an
-    answer, one of those that end generation."""
+    answer, one of those that end generation. `base_stops`: texts that end an answer of the base to such prompts when it is served,
+    where it has no template of its own, and so never learned when to end."""
 
     chat: PromptTemplate
     instruction: InstructionTemplate
     files: dict[str, str]
     tokenizer: Tokenizer
     end: int
+    base_stops: tuple[str, ...] = ()
 
     def prompt(self, request: Request) -> list[int]:
         """The request's token ids, as serving makes them. PromptError when the template refuses its messages."""
@@ -149,6 +155,7 @@ def choose_templates(
     `chats`, and none for plain texts. ConfigError when the model has no token to end an answer with.
     """
     files = own_templates(base)
+    is_plain = not files
     if family == "auto" and not files:
         family = "alpaca" if instructions else "transcript" if chats else "auto"
     bos = "{{ bos_token }}" if tokenizer.add_bos else ""
@@ -164,14 +171,8 @@ def choose_templates(
         for name, text in files.items():
             (Path(directory) / name).write_text(text, "utf-8")
         chat, instruction = PromptTemplate.from_directory(directory), InstructionTemplate.from_directory(directory)
-    return Templates(chat, instruction, files, tokenizer, _end_token(chat, tokenizer, config))
-
-
-def own_templates(base: Path) -> dict[str, str]:
-    """The prompt templates that a model directory has of its own: file name -> text."""
-    chat, instruction = PromptTemplate.from_directory(base), base / INSTRUCTION_TEMPLATE_FILE
-    files = {} if chat.plain else {CHAT_TEMPLATE_FILE: chat.text}
-    return files | ({instruction.name: instruction.read_text("utf-8")} if instruction.is_file() else {})
+    stops = _STOPS[family] if is_plain else ()
+    return Templates(chat, instruction, files, tokenizer, _end_token(chat, tokenizer, config), stops)
 
 
 def _end_token(chat: PromptTemplate, tokenizer: Tokenizer, config: ModelConfig) -> int:

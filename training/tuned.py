@@ -1,5 +1,6 @@
 """What instruction and preference tuning leave: evaluation.json, the report, and the model directory with its card."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -82,6 +83,9 @@ def measures_table(result: Tuned) -> Table:
         for before, after in zip(result.before.figures, result.after.figures, strict=True)
     ]
     conventions = "; ".join(f"{figure.name}: {figure.convention}" for figure in result.after.figures)
+    if stops := result.templates.base_stops:
+        ends = " or ".join(map(json.dumps, stops))
+        conventions += f"; the base has no template, so its answers end at {ends}, as when it is served"
     return Table(
         "Measures on the validation rows",
         ["measure", "base model", "this model", "95 % interval"],

@@ -170,6 +170,23 @@ def test_a_resumed_run_ends_with_the_same_weights(base: Path, data: Path, tmp_pa
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+def test_answers_of_a_base_without_a_template_end_where_serving_ends_them(
+    base: Path, data: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes_on = TOKENIZER.encode("It is red!\n\n### Instruction:\nSay the word.")
+    monkeypatch.setattr(
+        "training.questions.greedy_answers", lambda model, prompts, *_, **__: [goes_on for _ in prompts]
+    )
+    run = InstructRun(settings(base), [data])
+    before, after = run.measure(base=True), run.measure()
+    assert set(before.answers) == {"It is red!"}
+    assert set(after.answers) == {TOKENIZER.decode(goes_on)}  # a tuned model is to end by itself
+    assert {f.name: f.value for f in before.figures}["token F1"] > {f.name: f.value for f in after.figures}["token F1"]
+    tuned = InstructRun(settings(finished / "model"), [data])  # a base with a template
+    assert tuned.measure(base=True).answers == after.answers
+    assert "its answers end at" in (finished / "model" / "README.md").read_text()
+
+
 def test_an_adapter_carries_the_templates(base: Path, data: Path, tmp_path: Path) -> None:
     lora = settings(base, method="lora", optim={"lr": 1e-2}, run={"steps": 2}, answers={"measured": 1})
     model = instruct(lora, [data], tmp_path)

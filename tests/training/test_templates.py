@@ -31,6 +31,13 @@ def choose(base: Path = BASE, family: str = "auto", *, instructions: bool = Fals
     return choose_templates(base, TOKENIZER, CONFIG, family, instructions=instructions, chats=chats)  # type: ignore[arg-type]
 
 
+def test_stops_of_the_base_are_those_that_serving_uses() -> None:
+    served = InstructionTemplate.from_directory(BASE).stops, PromptTemplate.from_directory(BASE).stops
+    assert all(served)
+    assert (choose(instructions=True).base_stops, choose(chats=True).base_stops) == served
+    assert choose().base_stops == ()  # texts that go on as they stand
+
+
 def exported(templates: Templates, directory: Path) -> Path:
     """What a run's export writes of templates and tokenizer."""
     TOKENIZER.save(directory)
