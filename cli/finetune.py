@@ -40,14 +40,14 @@ def _task(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def _overrides(given: dict[str, Any]) -> dict[str, Any]:
-    """The options as a recipe's sections; what wasn't given is None or missing."""
+def _overrides(given: dict[str, Any], **data: Any) -> dict[str, Any]:
+    """The options as a recipe's sections, `data` those of a task's own; what wasn't given is None or missing. --set wins."""
     found: dict[str, Any] = {
         "model": given["model"],
         "method": given["method"],
         "run": {name: given[name] for name in ("epochs", "minutes", "seed", "device")},
         "optim": {name: given[name] for name in ("lr", "batch_rows")},
-        "data": {"validation": given["validation"] or None},
+        "data": {"validation": given["validation"] or None, **data},
     }
     return apply_changes(given["changes"], found)
 
@@ -94,16 +94,19 @@ def classify(
     homegrown finetune classify reviews.csv --text-field review --label-field stars --out runs/reviews
     homegrown finetune classify --class-file neg=neg.txt --class-file pos=pos.txt --out runs/tone
     """
-    changes = _overrides(shared)
-    changes["data"] |= {
-        "text_field": text_field,
-        "label_field": label_field,
-        "columns": [name.strip() for name in columns.split(",")] if columns else None,
-        "label_names": dict(_pairs(label_name, "--label-name")) or None,
-        "test": test or None,
-        "class_weights": class_weights,
-        "max_length": max_length,
-    }
+    changes = _overrides(
+        shared,
+        text_field=text_field,
+        label_field=label_field,
+        columns=[name.strip() for name in columns.split(",")] if columns else None,
+        test=test or None,
+        class_weights=class_weights,
+        max_length=max_length,
+    )
+    names = dict(_pairs(label_name, "--label-name"))
+    if names and isinstance(section := changes["data"], dict):  # beside those that --set may have given
+        more = section.get("label_names")
+        section["label_names"] = names | more if isinstance(more, dict) else more or names
     with needs("train"):
         from training.classify import ClassifierRun
         from training.classify import classify as run

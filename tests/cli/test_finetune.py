@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -79,6 +80,26 @@ def test_a_recipe_is_read_and_options_win(tiny_llama_dir: Path, class_files: tup
     assert "2 updates" in card
     assert "rate 0.001" in card
     assert "seed 5" in card
+
+
+def test_any_field_can_be_set_whether_it_has_an_option_or_not(tmp_path: Path) -> None:
+    seen: list[Any] = []
+
+    def look(settings: Any, *_: Any, **__: Any) -> Path:
+        seen.append(settings.data)
+        return tmp_path
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.classify.classify", look)
+        names = ("--set", 'data.label_names={"0" = "bad"}', "--label-name", "1=good")
+        fields = ("--set", "data.text_field=t", "--set", "data.max_length=5", "--set", "data.class_weights=balanced")
+        files = ("--set", 'data.columns=["t", "label"]', "--set", 'data.test=["x"]', "--set", "data.label_field=l")
+        done = homegrown("finetune", "classify", "--out", tmp_path / "run", *names, *fields, *files)
+    assert done.exit_code == 0, done.output
+    (data,) = seen
+    assert data.label_names == {"0": "bad", "1": "good"}
+    assert (data.text_field, data.label_field, data.max_length, data.class_weights) == ("t", "l", 5, "balanced")
+    assert (data.columns, data.test) == (("t", "label"), ("x",))
 
 
 def test_the_recipes_that_come_along_are_valid() -> None:
