@@ -12,14 +12,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from model.checkpoint import load_model
+from model.checkpoint import load_model, write_tensors
 from model.classifier import as_classifier
 from model.derived import save_texts, save_weights
 from model.errors import CheckpointError, ConfigError
-from model.files import read_json, staged_directory, write_json, write_whole
+from model.files import read_json, staged_directory, write_json
 from model.gpt import GPT, SequenceClassifier
 from model.hub import resolve_model
 from model.lora import LoraConfig, Projection, add_pair, lora_pairs, merge_lora, projections
@@ -51,7 +51,7 @@ _ABSENT = (
 def save_adapter(model: GPT | SequenceClassifier, directory: Path | str, base_name: str) -> None:
     """Write the model's pairs (and a classifier's head) as a PEFT adapter directory that names `base_name` as its base.
 
-    ConfigError when the model has none.
+    ConfigError when the model has none; CheckpointError when the disk doesn't take it.
     """
     directory = Path(directory)
     pairs = list(lora_pairs(model))
@@ -65,7 +65,7 @@ def save_adapter(model: GPT | SequenceClassifier, directory: Path | str, base_na
         tensors[_SCORE] = model.score.weight
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     directory.mkdir(parents=True, exist_ok=True)
-    write_whole(directory / ADAPTER_WEIGHTS, lambda part: save_file(tensors, part, metadata={"format": "pt"}))
+    write_tensors(directory / ADAPTER_WEIGHTS, tensors, {"format": "pt"})
     if isinstance(model, SequenceClassifier):
         write_json(directory / LABELS, {"id2label": {str(i): label for i, label in enumerate(model.config.labels)}})
     config, changed = pairs[0][1].config, [projection for projection, _ in pairs]

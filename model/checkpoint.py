@@ -80,7 +80,8 @@ def save_model(
 ) -> None:
     """Write config.json, generation_config.json and the weights (as `dtype`; None keeps theirs) into `directory`.
 
-    Each file appears whole or not at all. The directory is made when it isn't there; other files in it stay.
+    Each file appears whole or not at all. The directory is made when it isn't there; other files in it stay. CheckpointError when
+    the disk doesn't take it.
     """
     state = {name: tensor.detach() for name, tensor in model.state_dict().items()}
     published: dict[str, Tensor] = {}
@@ -121,11 +122,20 @@ def _write_shards(tensors: dict[str, Tensor], directory: Path, max_shard_bytes: 
         f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))
     ]  # fmt: skip
     for name, shard in zip(names, shards, strict=True):
-        write_whole(directory / name, lambda part, shard=shard: save_file(shard, part, metadata={"format": "pt"}))
+        write_tensors(directory / name, shard, {"format": "pt"})
     if len(shards) > 1:
         total = sum(t.numel() * t.element_size() for t in tensors.values())
         where = {tensor: name for name, shard in zip(names, shards, strict=True) for tensor in shard}
         write_json(directory / INDEX, {"metadata": {"total_size": total}, "weight_map": where})
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file of contiguous tensors on the CPU, whole or not at all. CheckpointError names the file that the disk
+    doesn't take: the library's own error for it is no OSError."""
+    try:
+        write_whole(path, lambda part: save_file(dict(tensors), part, metadata=metadata))
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: can't be written ({error}); make room, or name another directory") from None
 
 
 @contextmanager

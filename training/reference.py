@@ -1,6 +1,7 @@
 """The log-probabilities of answers under a model, and those under the model that preference tuning started from: taken once, and
 kept in the run's directory, so that a resumed run goes on with exactly these."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,12 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 from torch import nn
 from tqdm import tqdm
 
 from model.attention import Attention
-from model.files import write_whole
+from model.checkpoint import write_tensors
 from model.gpt import GPT
 from model.lora import LowRank
 from training.data.pairs import Pair, collate_pairs
@@ -46,16 +46,22 @@ class Reference:
         """What `save` wrote with this key; None when it isn't there, is damaged, or belongs to another run."""
         try:
             with safe_open(path, framework="numpy") as file:
-                if (file.metadata() or {}).get("key") != key:
+                metadata = file.metadata() or {}
+                if metadata.get("key") != key:
                     return None
-                return cls(**{name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 - not a dictionary
+                reference = cls(file.get_tensor("train"), file.get_tensor("validation"))
         except (OSError, SafetensorError):
             return None
+        return reference if metadata.get("sha256") == reference.sha256() else None
 
     def save(self, path: Path, key: str) -> None:
-        """Write it whole or not at all. `key`: what it depends on, hashed."""
-        tensors = {name: np.ascontiguousarray(values) for name, values in asdict(self).items()}
-        write_whole(path, lambda part: save_file(tensors, part, metadata={"key": key}))
+        """Write it whole or not at all. `key`: what it depends on, hashed. CheckpointError when the disk doesn't take it."""
+        tensors = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in asdict(self).items()}
+        write_tensors(path, tensors, {"key": key, "sha256": self.sha256()})
+
+    def sha256(self) -> str:
+        """A digest of all numbers, in their order."""
+        return hashlib.sha256(self.train.tobytes() + self.validation.tobytes()).hexdigest()
 
 
 @torch.no_grad()

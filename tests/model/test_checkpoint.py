@@ -7,14 +7,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tiny import random_model, tiny_config
 
+from model.adapters import save_adapter
 from model.architectures import read_config
 from model.checkpoint import load_model, save_model
 from model.config import ModelConfig, preset
 from model.errors import CheckpointError, ConfigError
 from model.files import staged_directory, write_whole
+from model.lora import LoraConfig, add_lora
 
 CONFIG = tiny_config("llama", vocab_size=97, bos_token_id=0, eos_token_ids=(0,))
 
@@ -160,6 +163,26 @@ def test_files_are_whole_or_the_old_ones(saved: Path) -> None:
     assert path.read_bytes() == before
     assert sorted(p.name for p in saved.iterdir()) == ["config.json", "generation_config.json", "model.safetensors"]
     assert stat.S_IMODE((saved / "model.safetensors").stat().st_mode) == 0o644
+
+
+def test_a_full_disk_is_said_whatever_the_librarys_error(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (saved / "model.safetensors").read_bytes()
+
+    def full(tensors: object, part: Path, **_: object) -> None:
+        part.write_bytes(b"half")
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("model.checkpoint.save_file", full)
+    with pytest.raises(CheckpointError, match=r"m/model\.safetensors: can't be written .*No space left.*make room"):
+        save_model(random_model(CONFIG), saved)
+    assert (saved / "model.safetensors").read_bytes() == before
+    model = random_model(CONFIG)
+    add_lora(model, LoraConfig(rank=2))
+    with pytest.raises(CheckpointError, match=r"adapter_model\.safetensors: can't be written"):
+        save_adapter(model, tmp_path / "adapter", "base")
+    assert not list((tmp_path / "adapter").iterdir())
 
 
 def test_staged_directory(tmp_path: Path) -> None:

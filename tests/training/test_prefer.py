@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from tiny import random_model, tiny_config
 
 from model.checkpoint import load_model, save_model
-from model.errors import ConfigError
+from model.errors import CheckpointError, ConfigError
 from model.gpt import GPT
 from model.prompts import InstructionTemplate, PromptTemplate
 from model.tokenizer import Tokenizer
@@ -245,8 +246,22 @@ def test_the_reference_is_kept_and_belongs_to_its_run(finished: Path, tmp_path: 
     assert again.train.shape == (3, 2)
     assert Reference.load(tmp_path / REFERENCE, "another key") is None
     assert Reference.load(tmp_path / "missing.safetensors", "key") is None
+    content = bytearray((tmp_path / REFERENCE).read_bytes())
+    content[-3] ^= 1  # one bit of the last number
+    (tmp_path / REFERENCE).write_bytes(content)
+    assert Reference.load(tmp_path / REFERENCE, "key") is None
     (tmp_path / REFERENCE).write_bytes(path.read_bytes()[:-40])
     assert Reference.load(tmp_path / REFERENCE, "key") is None
+
+
+def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("model.checkpoint.save_file", full)
+    with pytest.raises(CheckpointError, match=rf"{REFERENCE}: can't be written .*No space left.*make room"):
+        Reference.unknown(3, 2).save(tmp_path / REFERENCE, "key")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_run_goes_on_with_the_reference_that_it_kept(
