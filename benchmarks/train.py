@@ -1,7 +1,8 @@
 """Training speed and memory, side by side: our loop, a plain eager float32 loop of the same model, transformers' Trainer.
 
-    python benchmarks/train.py                         # the bundled model's shape, 16 rows of 512 tokens
-    python benchmarks/train.py --preset gpt2 --rows 8  # on a GPU: the 124M shape
+    python benchmarks/train.py                        # 13.9 M parameters, 16 rows of 256 tokens
+    python benchmarks/train.py --shape homegrown-4m   # the bundled model's shape
+    python benchmarks/train.py --shape gpt2 --rows 8  # on a GPU: the 124M shape
 
 Each case is a process of its own, so that its peak memory is its own. They take turns, a few updates each, until every case had
 its rounds; what is shown is the median of the rounds. Same shape, random tokens, AdamW, one update per batch, no evaluation.
@@ -36,7 +37,9 @@ CASES = {
 def main() -> None:
     """Run the cases and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", default="homegrown-4m", help="a shape of model.config.PRESETS")
+    parser.add_argument(
+        "--shape", default="small", help="small (GPT-2 with 6 layers x 384), or one of model.config.PRESETS"
+    )
     parser.add_argument("--rows", type=int, default=16, help="rows of a batch, all computed at once")
     parser.add_argument("--context", type=int, default=None, help="tokens of a row; by default the preset's context")
     parser.add_argument("--rounds", type=int, default=5)
@@ -61,7 +64,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     begun = dict.fromkeys(options.cases, 0.0)
     for case in options.cases:  # one after the other: setting up is work too
         start = time.monotonic()
-        command = [sys.executable, __file__, "--worker", case, "--preset", options.preset, "--rows", str(options.rows)]
+        command = [sys.executable, __file__, "--worker", case, "--shape", options.shape, "--rows", str(options.rows)]
         command += ["--threads", str(options.threads), "--steps", str(options.steps)]
         command += ["--context", str(options.context)] if options.context else []
         environment = os.environ | {"OMP_NUM_THREADS": str(options.threads), "PYTHONPATH": str(ROOT)}
@@ -84,7 +87,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             "start_seconds": begun[case],
         }  # fmt: skip
         worker.wait()
-    return {"preset": options.preset, "rows": options.rows, "threads": options.threads, "cases": figures, **machine()}
+    return {"shape": options.shape, "rows": options.rows, "threads": options.threads, "cases": figures, **machine()}
 
 
 def machine() -> dict[str, Any]:
@@ -109,7 +112,7 @@ def table(results: dict[str, Any]) -> str:
     base = results["cases"].get("eager-float32", {}).get("tokens_per_second")
     peers = [case["tokens_per_second"] for name, case in results["cases"].items() if name.startswith("trainer")]
     lines = [
-        f"{results['preset']}, {results['rows']} rows, {results['device']}, PyTorch {results['torch']}; peak "
+        f"{results['shape']}, {results['rows']} rows, {results['device']}, PyTorch {results['torch']}; peak "
         f"{results['peak'] / 1e9:.0f} GFLOP/s ({results['peak_source']})\n",
         "| case | tokens/s (median, range) | x eager float32 | x best Trainer | of the peak | peak memory, MB | start, s |",
         "|---|---|---|---|---|---|---|",
@@ -169,18 +172,18 @@ def work(options: argparse.Namespace) -> None:
     """One case, in its process."""
     import torch
 
-    from model.config import preset
+    from model.config import gpt2_config, preset
     from model.gpt import GPT
-    from training.costs import training_flops
+    from training.costs import shape_only, training_flops
 
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    config = preset(options.preset)
+    small = gpt2_config(6, 6, 384, vocab_size=8192, context_length=256, bos_token_id=0, eos_token_ids=(0,))
+    config = small if options.shape == "small" else preset(options.shape)
     context = options.context or config.context_length
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = GPT(config).to(device).train()
     blocks = [torch.randint(0, config.vocab_size, (options.rows, context + 1)) for _ in range(4)]
-    flops = training_flops(model, context)
+    flops = training_flops(shape_only(config), context)
 
     def final() -> dict[str, Any]:
         peak = (
@@ -193,8 +196,9 @@ def work(options: argparse.Namespace) -> None:
     turns = Turns(options.steps, final)
     if options.worker.startswith("trainer"):
         with tempfile.TemporaryDirectory() as directory:
-            trainer(model, blocks, turns, Path(directory), compiled=options.worker.endswith("compiled"))
+            trainer(config, blocks, turns, Path(directory), compiled=options.worker.endswith("compiled"))
         return
+    model = GPT(config).to(device).train()
     update = (
         eager(model, blocks, device)
         if options.worker == "eager-float32"
@@ -233,11 +237,13 @@ def ours(model: Any, blocks: list[Any], device: Any, case: str) -> Callable[[int
     """training.loop.train_step, as a run calls it."""
     from training.data.batch import TokenBatch
     from training.distributed import World
+    from training.fit import keep_freed_memory
     from training.loop import StepSettings, train_step
     from training.objectives import LanguageModelLoss
     from training.optim import make_optimizers
     from training.state import TrainState
 
+    keep_freed_memory()  # as a run does
     objective = LanguageModelLoss(model, bf16=True)
     if case != "ours":
         objective.compile()
@@ -255,19 +261,21 @@ def ours(model: Any, blocks: list[Any], device: Any, case: str) -> Callable[[int
     return update
 
 
-def trainer(model: Any, blocks: list[Any], turns: Turns, directory: Path, *, compiled: bool) -> None:
-    """The same weights in transformers, trained by its Trainer at its fastest settings for this machine."""
+def trainer(config: Any, blocks: list[Any], turns: Turns, directory: Path, *, compiled: bool) -> None:
+    """The same shape in transformers, trained by its Trainer at its fastest settings for this machine."""
     import torch
-    from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
+    from transformers import AutoConfig, AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
-    from model.checkpoint import save_model
+    from model.architectures import config_to_hf
 
-    save_model(model, directory / "model")
-    theirs = AutoModelForCausalLM.from_pretrained(directory / "model", dtype=torch.float32, attn_implementation="sdpa")
+    (directory / "config.json").write_text(json.dumps(config_to_hf(config)))
+    theirs = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(directory), attn_implementation="sdpa")
     rows = [{"input_ids": row[:-1], "labels": row[:-1]} for block in blocks for row in block]
 
     class Gate(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
             if state.global_step >= 3 and not turns.next():
                 control.should_training_stop = True
 

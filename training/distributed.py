@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Literal
 
 import torch
@@ -60,6 +61,11 @@ def join(device: str) -> Iterator[World]:
     kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     if kind.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError(f"run.device is {device}, but PyTorch sees no GPU here; use auto or cpu")
+    try:
+        torch.empty(1, device=kind)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"run.device is {device}, which can't be used ({reason}); use auto, cpu or cuda") from None
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield World(0, 1, torch.device(kind))
@@ -71,7 +77,8 @@ def join(device: str) -> Iterator[World]:
         return
     if place.type == "cuda":
         torch.cuda.set_device(place)
-    dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
+    # The others wait while the first process prepares the data or writes the result, however long that takes.
+    dist.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=timedelta(days=2))
     try:
         yield World(dist.get_rank(), size, place)
     finally:
@@ -84,7 +91,7 @@ def wrap(objective: Objective, world: World, how: Literal["ddp", "fsdp"]) -> nn.
     if world.size == 1:
         return objective
     if how == "ddp":
-        return DistributedDataParallel(objective)
+        return DistributedDataParallel(objective, broadcast_buffers=False)  # the rope tables follow from the config
     trunk: Any = getattr(objective.model, "trunk", objective.model)
     for block in trunk.blocks:
         fully_shard(block)

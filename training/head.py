@@ -12,7 +12,11 @@ from torch import Tensor
 
 from training.data.batch import IGNORE
 
-_CHUNK_ELEMENTS = 1 << 21  # logits held at a time: 8 MB in float32
+_CHUNK_ELEMENTS = {
+    "cpu": 1 << 21,
+    "cuda": 1 << 27,
+}  # logits held at a time: near a processor's cache; many products on a GPU
+_LEAST_ROWS = 256
 
 
 def summed_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
@@ -40,7 +44,7 @@ class _SummedCrossEntropy(torch.autograd.Function):
         d_hidden = torch.empty_like(hidden) if need_hidden else None
         d_weight = torch.zeros_like(weight, dtype=torch.float32) if need_weight else None
         cast = weight.to(hidden.dtype)
-        step = max(1, _CHUNK_ELEMENTS // weight.shape[0])
+        step = max(_LEAST_ROWS, _CHUNK_ELEMENTS.get(hidden.device.type, 1 << 27) // weight.shape[0])
         for start in range(0, len(hidden), step):
             rows, wanted = hidden[start : start + step], targets[start : start + step]
             valid = wanted != IGNORE
@@ -66,7 +70,9 @@ class _SummedCrossEntropy(torch.autograd.Function):
         (scale,) = grads
         d_hidden, d_weight = ctx.saved_tensors
         return (
-            None if d_hidden is None else d_hidden * scale.to(d_hidden.dtype),
+            None
+            if d_hidden is None
+            else (d_hidden.float() * scale).to(d_hidden.dtype),  # the scale itself isn't rounded
             None if d_weight is None else d_weight * scale,
             None,
         )

@@ -154,7 +154,7 @@ def run(
     """
     counters = state.counters
     last = time.monotonic()
-    saved_at = counters.step
+    evaluated_at = saved_at = -1
     while (progress := schedule.progress(counters.step, counters.seconds)) < 1.0:
         factor = schedule.factor(counters.step, counters.seconds)
         begun = time.monotonic()
@@ -162,23 +162,33 @@ def run(
         metrics = train_step(state, batch, module, step_settings, factor, world)
         recorder.update(metrics, counters, progress, time.monotonic() - begun)
         last = _pass_time(counters, last, world)
-        ended = schedule.progress(counters.step, counters.seconds) >= 1.0
-        if settings.sample_every and hooks.samples and (ended or counters.step % settings.sample_every == 0):
+        if settings.sample_every and hooks.samples and counters.step % settings.sample_every == 0:
             for text in hooks.samples():
                 recorder.sample(text, counters)
         improved = False
-        if ended or counters.step % settings.eval_every == 0:
-            values = hooks.evaluate()
-            improved = values["validation_loss"] < counters.best_loss
-            if improved:
-                counters.best_step, counters.best_loss = counters.step, values["validation_loss"]
-            recorder.validation(values, counters)
+        if counters.step % settings.eval_every == 0:
+            improved = _evaluate(counters, hooks, recorder, world)
+            evaluated_at = counters.step
         last = _pass_time(counters, last, world)
-        if improved or ended or counters.step % settings.save_every == 0:
+        if improved or counters.step % settings.save_every == 0:
             hooks.save()
             saved_at = counters.step
-    if saved_at != counters.step:  # resumed past the end, by a recipe made shorter
+    improved = False
+    if evaluated_at != counters.step or counters.best_step < 0:
+        improved = _evaluate(counters, hooks, recorder, world)
+    if improved or saved_at != counters.step:
         hooks.save()
+
+
+def _evaluate(counters: Counters, hooks: Hooks, recorder: Recording, world: World) -> bool:
+    """Measure, and note whether it is the best so far; as the main process sees it, so that all do the same next."""
+    values = hooks.evaluate()
+    (loss,) = world.sum(values["validation_loss"] if world.is_main else 0.0)
+    recorder.validation(values, counters)
+    if counters.best_step >= 0 and not loss < counters.best_loss:
+        return False
+    counters.best_step, counters.best_loss = counters.step, loss
+    return True
 
 
 def _pass_time(counters: Counters, last: float, world: World) -> float:

@@ -44,8 +44,8 @@ class Schedule:
     """The learning rate over a run: linear up over `warmup` steps, then by `shape`.
 
     wsd: flat, then linear down to `floor` of the peak over the last `cooldown` of the run (Hu et al., 2024). cosine: half a
-    cosine from the peak to `floor` (Loshchilov and Hutter, 2017). The run's end is a step count, a time, or whichever comes
-    first.
+    cosine from the peak to `floor` over the whole run (Loshchilov and Hutter, 2017), the warm-up included. The run's end is a
+    step count, a time, or whichever comes first.
     """
 
     warmup: int

@@ -11,16 +11,17 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from tiny import random_model, tiny_config
 
+from model import attention
 from model.errors import CheckpointError
 from model.gpt import GPT
 from training import head
 from training import state as states
 from training.data.batch import IGNORE, LabelBatch, TokenBatch
 from training.errors import TrainingError
-from training.loop import StepSettings, train_step
+from training.loop import Hooks, Metrics, RunSettings, StepSettings, run, train_step
 from training.objectives import ClassificationLoss, LanguageModelLoss
 from training.optim import Schedule, make_optimizers, set_learning_rates, trainable
-from training.state import TrainState
+from training.state import Counters, TrainState
 
 CONFIG = tiny_config("llama", vocab_size=64, bos_token_id=0, eos_token_ids=(0,), context_length=32)
 
@@ -279,7 +280,7 @@ def test_the_chunked_head_is_cross_entropy(vocab: int, rows: int, masked: float,
     targets = torch.randint(0, vocab, (rows,), generator=generator)
     targets[torch.rand(rows, generator=generator) < masked] = IGNORE
     expected = torch.nn.functional.cross_entropy(hidden @ weight.t(), targets, reduction="sum")
-    with patch.object(head, "_CHUNK_ELEMENTS", chunk):
+    with patch.object(head, "_CHUNK_ELEMENTS", {"cpu": chunk}), patch.object(head, "_LEAST_ROWS", 1):
         found = head.summed_cross_entropy(hidden, weight, targets)
     assert found.item() == pytest.approx(expected.item(), rel=1e-5, abs=1e-5)
     for x, y in zip(
@@ -288,6 +289,97 @@ def test_the_chunked_head_is_cross_entropy(vocab: int, rows: int, masked: float,
         strict=True,
     ):
         torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-5)
+
+
+def test_the_head_divides_by_the_weight_exactly_in_bfloat16_too() -> None:
+    """A weight such as 5,000 has no bfloat16 of its own: rounding it would scale the whole model's gradient."""
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(5000, 8, generator=generator).bfloat16().requires_grad_(True)
+    weight = torch.randn(70, 8, generator=generator).requires_grad_(True)
+    targets = torch.randint(0, 70, (5000,), generator=generator)
+    (whole,) = torch.autograd.grad(head.summed_cross_entropy(hidden, weight, targets), hidden)
+    (mean,) = torch.autograd.grad(head.summed_cross_entropy(hidden, weight, targets) / 5000, hidden)
+    assert float(mean.double().norm() * 5000 / whole.double().norm()) == pytest.approx(1.0, abs=1e-4)
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_in_tiles_is_attention(architecture: str, masked: bool) -> None:
+    """What a compiled step computes on a CPU; here with tiles that don't divide the row."""
+    config = tiny_config(architecture, vocab_size=64, bos_token_id=0, eos_token_ids=(0,), context_length=32)
+    model, found = random_model(config).requires_grad_(True), []
+    tokens = batch().tokens[:, :29]
+    documents = (tokens < 9).cumsum(1) if masked else None
+    for compiling in (False, True):
+        with patch.object(attention, "_TILE", 8), patch.object(torch.compiler, "is_compiling", lambda now=compiling: now):
+            logits = model(tokens, documents=documents)
+        grads = torch.autograd.grad(logits.square().mean(), list(model.parameters()))
+        found.append([logits.detach(), *grads])
+    for plain, tiled in zip(*found, strict=True):
+        torch.testing.assert_close(plain, tiled, rtol=1e-4, atol=1e-5)
+
+
+class Diary:
+    """What a run tells."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def update(self, metrics: Metrics, counters: Counters, progress: float, seconds: float) -> None:
+        self.lines.append(f"update {counters.step}")
+
+    def validation(self, values: dict[str, float], counters: Counters) -> None:
+        self.lines.append(f"validation {counters.step}")
+
+    def sample(self, text: str, counters: Counters) -> None:
+        self.lines.append(f"sample {counters.step}")
+
+
+def test_a_run_by_the_clock_cools_down_and_ends_measured_and_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock that jumps: samples and evaluations take time too, and may be what ends the run."""
+    state, diary, now = fresh(), Diary(), [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+
+    class Slow(LanguageModelLoss):
+        def forward(self, *args: Any, **named: Any) -> torch.Tensor:
+            now[0] += 4
+            return super().forward(*args, **named)
+
+    class Endless:
+        samples_per_epoch = 10
+
+        def batch(self, cursor: int, rows: int) -> TokenBatch:
+            return batch(rows, cursor)
+
+    def samples() -> list[str]:
+        now[0] += 5
+        return ["text"]
+
+    factors: list[float] = []
+    step_settings = StepSettings(6, 1.0)
+    schedule = Schedule(warmup=0, cooldown=0.5, floor=0.0, max_steps=None, max_seconds=30)
+    monkeypatch.setattr(
+        "training.loop.set_learning_rates",
+        lambda optimizers, factor: (factors.append(factor), set_learning_rates(optimizers, factor)),
+    )
+    hooks = Hooks(
+        lambda: {"validation_loss": 3.0}, lambda: states.save(state, tmp_path, fingerprint={}, keep=2), samples
+    )
+    run(
+        state, Endless(), Slow(state.model, bf16=False), schedule, step_settings,  # type: ignore[arg-type]
+        RunSettings(batch_rows=6, eval_every=100, save_every=100, sample_every=2), hooks, diary,
+    )  # fmt: skip
+    steps = state.counters.step
+    assert state.counters.seconds >= 30
+    assert diary.lines[-1] == f"validation {steps}"
+    assert diary.lines.count(f"sample {steps}") == (steps % 2 == 0)
+    assert (state.counters.best_step, state.counters.best_loss) == (steps, 3.0)
+    assert [path.name for path in states.saved_states(tmp_path)] == [f"step-{steps:08d}"]
+    assert factors[0] == 1.0
+    assert factors == sorted(factors, reverse=True)
+    assert factors[-1] < 0.6
 
 
 def test_the_cosine_ends_at_its_floor() -> None:
