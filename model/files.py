@@ -3,16 +3,19 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from model.errors import CheckpointError, HomegrownError
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+# What is being written, or was when a process was killed: whose it will be, the process, what it is.
+_STAGED = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d{1,10})\.(?:part|[a-z0-9_]{8}\.(?:stage|(?P<old>old)))")
 
 
 def read_json(path: Path, error: type[HomegrownError] = CheckpointError) -> dict[str, Any]:
@@ -42,6 +45,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         part.chmod(0o644)  # some writers make files for their owner alone; a model directory is for every user
         _sync(part)
         part.replace(path)
+        _sync(path.parent)
     finally:
         part.unlink(missing_ok=True)
 
@@ -56,22 +60,70 @@ def staged_directory(target: Path, *, overwrite: bool = False) -> Iterator[Path]
     if target.exists() and not overwrite and (not target.is_dir() or any(target.iterdir())):
         raise CheckpointError(f"{target}: already there; name another directory, or ask for it to be overwritten")
     target.parent.mkdir(parents=True, exist_ok=True)
-    stage = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    stage = _beside(target, "stage")
     try:
         stage.chmod(0o755)
         yield stage
         for path in [*stage.rglob("*"), stage]:
             _sync(path)
         if target.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
-            target.replace(old / target.name)
-            stage.replace(target)
-            shutil.rmtree(old)
+            _exchange(target, stage)
         else:
             stage.replace(target)
         _sync(target.parent)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
+
+
+def _beside(target: Path, kind: str) -> Path:
+    return Path(tempfile.mkdtemp(prefix=f".{target.name}.{os.getpid()}.", suffix=f".{kind}", dir=target.parent))
+
+
+def _exchange(target: Path, stage: Path) -> None:
+    """Put `stage` in the place of `target`, which comes back if that fails."""
+    old = _beside(target, "old")
+    try:
+        target.replace(old / target.name)
+        stage.replace(target)
+    except BaseException:
+        if not target.exists():
+            (old / target.name).replace(target)
+        old.rmdir()
+        raise
+    shutil.rmtree(old)
+
+
+def sweep(directory: Path) -> None:
+    """Remove from `directory` what write_whole and staged_directory were writing there for processes that were killed, by their
+    names alone; what a living process writes stays. A directory that was about to be replaced comes back.
+
+    To be called before this process writes there: a leaving that bears its own number is of one before it.
+    """
+    for path in list(directory.glob(".*")):
+        found = _STAGED.fullmatch(path.name)
+        if found is None or path.is_symlink() or _runs(int(found["pid"])):
+            continue
+        target = directory / found["name"]
+        if found["old"] and not target.exists() and (path / target.name).exists():
+            (path / target.name).replace(target)
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                path.unlink()
+
+
+def _runs(pid: int) -> bool:
+    """Whether another process of this number is there."""
+    if pid == os.getpid():
+        return False
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _sync(path: Path) -> None:

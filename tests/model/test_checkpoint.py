@@ -3,6 +3,8 @@
 import json
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,12 +13,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tiny import random_model, tiny_config
 
+from model import files
 from model.adapters import save_adapter
 from model.architectures import read_config
 from model.checkpoint import load_model, save_model
 from model.config import ModelConfig, preset
 from model.errors import CheckpointError, ConfigError
-from model.files import staged_directory, write_whole
+from model.files import staged_directory, sweep, write_whole
 from model.lora import LoraConfig, add_lora
 
 CONFIG = tiny_config("llama", vocab_size=97, bos_token_id=0, eos_token_ids=(0,))
@@ -198,6 +201,73 @@ def test_staged_directory(tmp_path: Path) -> None:
         (stage / "y").write_text("2")
     assert [p.name for p in target.iterdir()] == ["y"]
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_file_put_in_place_is_synced_with_its_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[tuple[Path, bool]] = []
+    monkeypatch.setattr(files, "_sync", lambda path: synced.append((path, (tmp_path / "a").exists())))
+    write_whole(tmp_path / "a", lambda part: part.write_text("x"))
+    assert [there for _, there in synced] == [False, True]  # the content before the rename, the name after it
+    assert synced[1][0] == tmp_path
+
+
+def test_what_cannot_be_replaced_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target, replace = tmp_path / "out", Path.replace
+    with staged_directory(target) as stage:
+        (stage / "x").write_text("1")
+
+    def broken(self: Path, to: Path) -> Path:
+        if self.suffix == ".stage":
+            raise OSError("Input/output error")
+        return replace(self, to)
+
+    monkeypatch.setattr(Path, "replace", broken)
+    with pytest.raises(OSError, match="Input/output"), staged_directory(target, overwrite=True) as stage:
+        (stage / "x").write_text("2")
+    assert (target / "x").read_text() == "1"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from model import files
+
+target = Path(sys.argv[1])
+if sys.argv[2] == "file":
+    files.write_whole(target, lambda part: part.write_text("half") and os.kill(os.getpid(), signal.SIGKILL))
+if sys.argv[2] == "moving":
+    replace = Path.replace
+    Path.replace = lambda self, to: replace(self, to) and os.kill(os.getpid(), signal.SIGKILL)
+with files.staged_directory(target, overwrite=True) as stage:
+    (stage / "x").write_text("new")
+    if sys.argv[2] == "directory":
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("when", ["file", "directory", "moving"])
+def test_what_a_killed_process_was_writing_is_swept(tmp_path: Path, when: str) -> None:
+    target = tmp_path / "out"
+    target.mkdir()
+    (target / "x").write_text("old")
+    written = tmp_path / "out.json" if when == "file" else target
+    subprocess.run([sys.executable, "-c", _KILLED, str(written), when], check=False, cwd=Path(__file__).parents[2])
+    assert len(list(tmp_path.iterdir())) > 1 or not target.exists()
+    sweep(tmp_path)
+    assert list(tmp_path.iterdir()) == [target]
+    assert (target / "x").read_text() == "old"
+    sweep(tmp_path / "not there")
+
+
+def test_nothing_else_is_swept(tmp_path: Path) -> None:
+    alive = os.getppid()
+    for name in (".hidden", ".git.part", "a.123456.part", ".gpt2.0123456789012345678901234567890123456789.part",
+                 f".out.{alive}.part", f".out.{alive}.abcdefgh.stage", ".out.99.stage", ".x.old", "part"):  # fmt: skip
+        (tmp_path / name).mkdir()
+    before = sorted(tmp_path.iterdir())
+    sweep(tmp_path)
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_tied_weights_are_one_tensor_after_loading(saved: Path) -> None:
