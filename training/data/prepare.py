@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -47,6 +48,7 @@ def prepare_data(settings: PretrainSettings, directory: Path) -> Manifest:
         seed=settings.run.seed,
         threads=os.cpu_count() or 1,
         account=account,
+        asked=_asked(settings),
     )
     for line in account.lines():
         tqdm.write(line, file=sys.stderr)
@@ -65,8 +67,9 @@ def _checked(settings: PretrainSettings, directory: Path, files: Sequence[Corpus
         "the files": [_name_and_size(file) for file in files],
         "validation_fraction": data.validation_fraction,
         "run.seed": settings.run.seed,
-        "the tokenizer": file_sha256(directory / TOKENIZER),
+        "the tokenizer": file_sha256(directory / TOKENIZER) if (directory / TOKENIZER).is_file() else None,
         "data.filters": data.filters.model_dump(),
+        **_asked(settings),
     }
     then = {
         "the files": [(source.name, source.bytes) for source in manifest.sources],
@@ -74,13 +77,28 @@ def _checked(settings: PretrainSettings, directory: Path, files: Sequence[Corpus
         "run.seed": manifest.seed,
         "the tokenizer": manifest.tokenizer_sha256,
         "data.filters": manifest.account["settings"],
+        **manifest.asked,
     }
-    if changed := [name for name in now if now[name] != then[name]]:
+    if changed := [name for name in now if name not in then or now[name] != then[name]]:
         raise ConfigError(
             f"{directory}: was prepared with other data settings ({', '.join(changed)} changed); delete it or name another run "
             "directory"
         )
     return manifest
+
+
+def _asked(settings: PretrainSettings) -> dict[str, Any]:
+    """What else of the settings the shards follow from. What goes unused, since another setting wins, is None."""
+    data, start = settings.data, settings.model.start
+    file = Path(data.tokenizer) if data.tokenizer is not None and start is None else None
+    if file is not None and not file.is_file():
+        raise ConfigError(f"{file}: no such file; data.tokenizer names it")
+    return {
+        "model.start": start,
+        "data.tokenizer": None if file is None else file_sha256(file),
+        "data.vocab_size": data.vocab_size if file is None and start is None else None,
+        "data.field": data.field,
+    }
 
 
 def _name_and_size(source: Corpus) -> tuple[str, int | None]:

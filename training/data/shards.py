@@ -6,7 +6,7 @@ with the corpus; it takes the longest document some four times over.
 """
 
 import hashlib
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
@@ -56,7 +56,8 @@ class SourceFile:
 
 @dataclass
 class Manifest:
-    """What a shard directory holds and what it was made from. `account`: what became of the documents, see Account."""
+    """What a shard directory holds and what it was made from. `account`: what became of the documents, see Account; `asked`: what
+    else was asked for, by name."""
 
     tokenizer_sha256: str
     vocab_size: int
@@ -66,6 +67,7 @@ class Manifest:
     sources: list[SourceFile] = field(default_factory=list)
     account: dict[str, Any] = field(default_factory=dict)
     splits: dict[Split, SplitCounts] = field(default_factory=dict)
+    asked: dict[str, Any] = field(default_factory=dict)
 
     @property
     def corpus(self) -> list[str]:
@@ -83,19 +85,21 @@ def write_shards(
     seed: int,
     threads: int,
     account: Account | None = None,
+    asked: Mapping[str, Any] | None = None,
     max_tokens: int = MAX_TOKENS,
 ) -> Manifest:
     """Tokenise `documents` into `directory`, whole or not at all, and return its manifest.
 
     `corpus`: what the documents are read from, for the manifest: a file with its size and its SHA-256, found while others are
     tokenised; anything else by name. `account`: what became of the documents before they came here, complete once they are read.
-    `max_tokens` of one shard file. A corpus of one document has its end for validation, from a line's start on.
+    `asked`: what a later run is to compare, as JSON. `max_tokens` of one shard file. A corpus of one document has its end for
+    validation, from a line's start on.
     DataError when a split gets no document, or the disk is full.
     """
     tokenizer = Tokenizer.from_file(tokenizer_file)
     dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32)
     manifest = Manifest(file_sha256(tokenizer_file), tokenizer.vocab_size, dtype.name, seed, validation_fraction)
-    manifest.splits = {split: SplitCounts() for split in SPLITS}
+    manifest.splits, manifest.asked = {split: SplitCounts() for split in SPLITS}, dict(asked or {})
     hashing = ThreadPoolExecutor(1)
     try:
         with staged_directory(directory, overwrite=True) as stage:
