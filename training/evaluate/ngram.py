@@ -9,7 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from training.data.loader import TokenArray
 from training.evaluate.perplexity import Score
+
+_PIECE = 1 << 20  # tokens scored at a time
 
 
 @dataclass(frozen=True)
@@ -60,9 +63,15 @@ class KneserNey:
             contexts = 1 if n == 1 else len(counts.keys[n - 2])
             self.orders.append(_smooth(counts.keys[n - 1], seen, self.vocab_size, contexts))
 
-    def score(self, tokens: np.ndarray) -> Score:
-        """Score tokens[1:], each predicted from up to order - 1 tokens before it."""
-        return Score(-float(self.logprobs(tokens).sum()), len(tokens) - 1)
+    def score(self, tokens: TokenArray) -> Score:
+        """Score all but the first of tokens [n], each predicted from up to order - 1 tokens before it; a piece at a time, so that a
+        stream larger than memory can be scored."""
+        nats, before = 0.0, len(self.orders) - 1
+        for start in range(1, len(tokens), _PIECE):
+            end = min(start + _PIECE, len(tokens))
+            piece = tokens[max(0, start - 1 - before) : end]
+            nats -= float(self.logprobs(piece)[start - end :].sum())
+        return Score(nats, len(tokens) - 1)
 
     def logprobs(self, tokens: np.ndarray) -> np.ndarray:
         """The log-probability (nats) of each of tokens[1:], [n - 1] float64, from up to order - 1 tokens before it."""
@@ -125,7 +134,7 @@ def _smooth(keys: np.ndarray, counts: np.ndarray, vocab_size: int, contexts: int
 
 
 def baselines(
-    train: np.ndarray, evaluation: np.ndarray, vocab_size: int, n_bytes: int, order: int = 5
+    train: np.ndarray, evaluation: TokenArray, vocab_size: int, n_bytes: int, order: int = 5
 ) -> list[dict[str, float]]:
     """Loss and bits per byte of 1- to `order`-gram models of `train` on `evaluation` (whose text is `n_bytes` long)."""
     counts, rows = NgramCounts(train, order, vocab_size), []

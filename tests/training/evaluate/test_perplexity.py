@@ -9,6 +9,7 @@ import torch
 from tiny import random_model, tiny_config
 
 from model.gpt import GPT
+from training.evaluate import ngram
 from training.evaluate.ngram import KneserNey, NgramCounts, baselines
 from training.evaluate.perplexity import score_stream
 
@@ -87,6 +88,19 @@ def test_a_corpus_too_small_to_estimate_discounts_leaves_something_to_what_was_n
     counts = NgramCounts(np.array([1, 2, 1, 2, 1, 2, 1, 2]), 3, 6)
     for order in (1, 2, 3):
         assert math.isfinite(KneserNey(counts, order).score(np.array([1, 5, 4, 2])).loss)
+
+
+def test_a_stream_scored_in_pieces_has_the_same_score(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(1)
+    counts, tokens = NgramCounts(rng.integers(0, 5, 2000), 4, 5), rng.integers(0, 5, 101).astype(np.uint16)
+    for order in (1, 2, 4):
+        model = KneserNey(counts, order)
+        whole = model.score(tokens)
+        assert whole.nats == pytest.approx(-model.logprobs(tokens).sum())
+        for piece in (1, 3, 7, 100):
+            monkeypatch.setattr(ngram, "_PIECE", piece)
+            assert model.score(tokens).nats == pytest.approx(whole.nats, rel=1e-12)
+            assert model.score(tokens).tokens == 100
 
 
 def test_a_trigram_model_learns_what_two_tokens_tell() -> None:
