@@ -35,7 +35,8 @@ class Change:
 
 @dataclass(frozen=True)
 class PretrainResult:
-    """A finished pretraining run. `baselines`: rows of training.evaluate.ngram.baselines on the same split; `base`: the model
+    """A finished pretraining run. `baselines`: rows of training.evaluate.ngram.baselines on the same split, with a
+    `baselines_note` where they are of a part of the training split, or there are none; `base`: the model
     that it went on from, with `changes` since; `environment`: of training.environment."""
 
     settings: PretrainSettings
@@ -44,6 +45,7 @@ class PretrainResult:
     counters: Counters
     score: Score
     baselines: list[dict[str, float]]
+    baselines_note: str = ""
     base: str | None = None
     changes: Sequence[Change] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -84,9 +86,8 @@ def card(
     """A whole card: front matter, title, summary, and the sections (title -> text) that aren't empty. `task`, `library`: as model
     hubs name them (`peft` for an adapter); `base`: the model that it was made from, a name or a directory."""
     front = {"library_name": library, "pipeline_tag": task, "tags": ["homegrown", *tags]}
-    if base is not None and re.fullmatch(
-        r"[\w.-]+(/[\w.-]+)?", base
-    ):  # a hub refuses what can't be a repository's name
+    # A hub refuses what can't be a repository's name, and what lies on this disk is in none.
+    if base is not None and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", base) and not Path(base).is_dir():
         front["base_model"] = base
     lines = ["---", *(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in front.items()), "---"]
     parts = ["\n".join(lines) + f"\n# {title}", summary.strip()]
@@ -139,8 +140,13 @@ def environment_text(environment: Mapping[str, str]) -> str:
 
 
 def base_name(base: str) -> str:
-    """What to call a base model: a directory's last part, since where it lay says nothing to others; a name as it is."""
-    return Path(base).name if Path(base).is_absolute() or Path(base).is_dir() else base
+    """What to call a base model: a name as it is; a directory by its own name, since where it lay says nothing to others. Every
+    run calls its result "model", so that is called by the run's."""
+    path = Path(base)
+    if not (path.is_absolute() or path.is_dir()):
+        return base
+    path = path.absolute()
+    return path.parent.name if path.name == "model" and path.parent.name else path.name
 
 
 def _summary(result: PretrainResult) -> str:
@@ -178,6 +184,8 @@ def measures_table(result: PretrainResult) -> Table:
     )
     if result.baselines:
         note += " The n-gram models are of the same training split, over the same tokens as one stream."
+    if result.baselines_note:
+        note += f" {result.baselines_note}"
     return Table(
         "Measures on the validation split", ["model", "loss (nats a token)", "bits a byte"], rows, note, strong=0
     )

@@ -1,6 +1,7 @@
 """Where and how a run was made, for its report and its model card: enough to make it again."""
 
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import torch
 from training.devices import describe_device
 
 _ROOT = Path(__file__).resolve().parents[1]
+_ABSOLUTE = re.compile(r"""(?:^|(?<=[=:,"'\[]))(?:~|/)[^=,"'\]]*""")  # alone, or within NAME=PATH
 
 
 def environment(device: torch.device | str) -> dict[str, str]:
@@ -32,10 +34,15 @@ def environment(device: torch.device | str) -> dict[str, str]:
 
 
 def command() -> str:
-    """The command line that this process was started with, fit for a shell."""
+    """The command line that this process was started with, fit for a shell. Of paths that begin at the root or at a home, the
+    last two parts: it stands in cards that are published, and what is before them says nothing to others."""
     program = Path(sys.argv[0])
     name = "homegrown" if program.name == "__main__.py" and program.parent.name == "cli" else program.name
-    return shlex.join([name, *sys.argv[1:]])
+    return shlex.join([name, *(_ABSOLUTE.sub(_ending, argument) for argument in sys.argv[1:])])
+
+
+def _ending(path: re.Match[str]) -> str:
+    return "/".join([part for part in path[0].split("/") if part][-2:])
 
 
 def git_commit(root: Path) -> str | None:

@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import shlex
 import struct
 import subprocess
 import sys
@@ -271,8 +272,26 @@ def test_a_local_base_is_named_but_its_path_is_not(tmp_path: Path) -> None:
     assert "further from mine" in text
     assert str(tmp_path) not in text
     assert "base_model" not in front_matter(text)
+    (tmp_path / "run" / "model").mkdir(parents=True)
+    assert base_name(str(tmp_path / "run" / "model")) == "run"  # every run calls its result so
     assert base_name("gpt2") == "gpt2"
     assert base_name("owner/name") == "owner/name"
+
+
+def test_a_directory_with_a_name_like_a_repositorys_is_no_base_of_a_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert front_matter(card("t", "s", {}, base="runs/model"))["base_model"] == "runs/model"
+    (tmp_path / "runs" / "model").mkdir(parents=True)
+    assert "base_model" not in front_matter(card("t", "s", {}, base="runs/model"))
+    assert base_name("runs/model") == "runs"
+    monkeypatch.chdir(tmp_path / "runs")
+    assert base_name("model") == "runs"
+
+
+def test_what_the_baselines_are_of_is_said() -> None:
+    assert "They are of its first 7 tokens" in model_card(result(baselines_note="They are of its first 7 tokens."))
 
 
 def test_a_cards_empty_sections_are_left_out_and_its_front_matter_is_safe() -> None:
@@ -299,6 +318,13 @@ def test_the_environment_is_enough_to_make_it_again(tmp_path: Path, monkeypatch:
     assert {"homegrown", "Python", "PyTorch", "system", "device"} <= set(found)
     monkeypatch.setattr(sys, "argv", ["/some/where/bin/homegrown", "finetune"])
     assert command() == "homegrown finetune"
+    paths = ["/home/me/r.toml", "/a/b/c/", "~/x/y/z", "/one", "a/b/c.txt", "--out=/a/b/run", "--on", "wikitext2=/a/b/c d.txt",
+             'data.tokenizer="/a/b/t.json"', "run.minutes=0.5", "hf:owner/name@a/b"]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", ["/some/where/bin/homegrown", *paths])
+    assert shlex.split(command())[1:] == [
+        "me/r.toml", "b/c", "y/z", "one", "a/b/c.txt", "--out=b/run", "--on", "wikitext2=b/c d.txt",
+        'data.tokenizer="b/t.json"', "run.minutes=0.5", "hf:owner/name@a/b",
+    ]  # fmt: skip
     monkeypatch.setattr(environments, "_ROOT", tmp_path)
     assert "commit" not in environment("cpu")
 
