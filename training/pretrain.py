@@ -6,37 +6,31 @@ A run's directory holds `data/` (tokenizer.json and shards), what every run hold
 """
 
 import hashlib
-import os
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from model.checkpoint import load_model, save_model
 from model.config import ModelConfig, preset
 from model.errors import ConfigError
-from model.files import read_json, staged_directory, write_json
+from model.files import staged_directory, sweep
 from model.generate import generate
 from model.gpt import GPT
 from model.hub import resolve_model
 from model.sampling_params import SamplingParams
 from model.tokenizer import Tokenizer
-from training.card import Change, PretrainResult, changes_table, data_table, measures_table, model_card
-from training.data.account import utf8_length
+from training.card import PretrainResult, changes_table, data_table, measures_table, model_card
 from training.data.loader import Windows
 from training.data.prepare import TOKENIZER, prepare_data
-from training.data.readers import corpus_files, read_documents
+from training.data.readers import corpus_files
 from training.data.shards import SPLITS, open_split
-from training.distributed import join
+from training.distributed import World, join
 from training.environment import environment
-from training.evaluate.corpus import tokenize_stream
-from training.evaluate.ngram import baselines
-from training.evaluate.perplexity import Score, score_documents, score_windows
-from training.evaluate.scoring import Scorer
 from training.fit import Job, check_directory, fit, set_threads
 from training.objectives import LanguageModelLoss
+from training.pretrain_measures import HELD_OUT, Measures
 from training.pretrain_recipe import PretrainSettings
 from training.report import write_report
 from training.state import Counters
@@ -51,17 +45,19 @@ def pretrain(settings: PretrainSettings, directory: Path, *, resume: bool = Fals
     torchrun every process calls it.
     """
     check_directory(directory, resume=resume)
-    if settings.model.start is None:  # a mistake in it is to be known before the corpus is read
+    # A mistake is to be known before the corpus is read.
+    if settings.model.start is None:
         model_config(settings, settings.data.vocab_size, None)
+    if settings.data.general:
+        corpus_files(settings.data.general)
     with join(settings.run.device) as world:
         set_threads(settings.run)
         if world.is_main:
-            directory.mkdir(parents=True, exist_ok=True)
-            prepare_data(settings, directory / "data")
+            _prepare(settings, directory)
         world.barrier()
-        run = _Run(settings, directory)
-        if world.is_main:
-            run.measure_start()
+        run = _Run(settings, directory, world)
+        if world.is_main and settings.model.start is not None:
+            run.measures.measure_start(run.model)
         world.barrier()
         outcome = fit(run.job(), directory, resume=resume)
         target = directory / "model"
@@ -71,21 +67,33 @@ def pretrain(settings: PretrainSettings, directory: Path, *, resume: bool = Fals
         return target
 
 
+def _prepare(settings: PretrainSettings, directory: Path) -> None:
+    """The run's data, every byte of it compared with what was written: damage is to be known before it is learned from."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for place in (directory, directory / "data"):
+        sweep(place)
+    prepare_data(settings, directory / "data")
+    for split in SPLITS:
+        open_split(directory / "data" / "shards", split, verify=True)
+
+
 class _Run:
     """A run's parts: model, tokenizer, shards, and what is measured of them."""
 
-    def __init__(self, settings: PretrainSettings, directory: Path) -> None:
-        self.settings, self.directory = settings, directory
+    def __init__(self, settings: PretrainSettings, directory: Path, world: World) -> None:
+        self.settings, self.directory, self.world = settings, directory, world
         self.shards = directory / "data" / "shards"
         self.manifest = prepare_data(settings, directory / "data")
         self.tokenizer = Tokenizer.from_file(directory / "data" / TOKENIZER)
         self.model = initial_model(settings, self.tokenizer)
-        self.eot = int(open_split(self.shards, "train")[:1][0])  # the first document stands behind it, as all do
+        self.measures = Measures(
+            settings, self.shards, self.manifest, self.tokenizer, world.device, directory / "before.json"
+        )
 
     def job(self) -> Job:
         """What the loop needs."""
         settings, context = self.settings, self.model.config.context_length
-        mask = self.eot if settings.data.document_mask else None
+        mask = self.measures.eot if settings.data.document_mask else None
         return Job(
             objective=LanguageModelLoss(self.model, bf16=settings.run.precision_bf16),
             source=Windows(open_split(self.shards, "train"), context, settings.run.seed, eot=mask),
@@ -97,12 +105,6 @@ class _Run:
             samples=self._samples,
             tokens_per_sample=context,
         )
-
-    def measure_start(self) -> None:
-        """Before the first update of a run that goes on from a model: how well it knows the domain's text, and general text."""
-        if self.settings.model.start is not None and not self._before.is_file():
-            scores = self._measure(self.model)
-            write_json(self._before, {name: asdict(score) for name, (score, _) in scores.items()})
 
     def export(self, target: Path, counters: Counters) -> None:
         """Write the model directory (weights in bfloat16, tokenizer, card with the final measures and the baselines) and the
@@ -126,49 +128,20 @@ class _Run:
         )
 
     def _result(self, model: GPT, counters: Counters) -> PretrainResult:
-        after = self._measure(model)
-        score, n_bytes = after["the new text, held out"]
-        changes = []
-        if self.settings.model.start is not None:
-            before = {name: Score(**values) for name, values in read_json(self._before).items()}
-            changes = [Change(name, before[name], *measure) for name, measure in after.items()]
-        train, validation = (open_split(self.shards, split) for split in SPLITS)
+        after = self.measures.scores(model)
+        rows, note = self.measures.ngrams()
         return PretrainResult(
             settings=self.settings,
             config=model.config,
             manifest=self.manifest,
             counters=counters,
-            score=score,
-            baselines=baselines(np.asarray(train), np.asarray(validation), self.manifest.vocab_size, n_bytes),
+            score=after[HELD_OUT][0],
+            baselines=rows,
+            baselines_note=note,
             base=self.settings.model.start,
-            changes=changes,
-            environment=environment(next(self.model.parameters()).device),
+            changes=self.measures.changes(after),
+            environment=environment(self.world.device),
         )
-
-    def _measure(self, model: GPT) -> dict[str, tuple[Score, int]]:
-        """The scores of the held-out text and of the recipe's general text, each with the text's bytes."""
-        found = {
-            "the new text, held out": (
-                self._score(model, open_split(self.shards, "validation")),
-                self.manifest.splits["validation"].bytes,
-            )
-        }
-        for path in self.settings.data.general:
-            documents = list(read_documents(corpus_files([path])))
-            tokens = tokenize_stream(documents, self.tokenizer, threads=os.cpu_count() or 1)
-            found[Path(path).name] = self._score(model, tokens), sum(utf8_length(text) for text in documents)
-        return found
-
-    def _score(self, model: GPT, tokens: Any, *, stride: int | None = None, bf16: bool = False) -> Score:
-        """As the model was trained: documents alone, or as one stream."""
-        scorer = Scorer(model, bf16=bf16, progress=stride is None)
-        if self.settings.data.document_mask:
-            return score_documents(scorer, tokens, self.eot, stride=stride)
-        return score_windows(scorer, tokens, stride=stride)
-
-    @property
-    def _before(self) -> Path:
-        return self.directory / "before.json"
 
     def _fingerprint(self) -> dict[str, Any]:
         shape = {key: value for key, value in asdict(self.model.config).items() if key != "labels"}
@@ -178,7 +151,6 @@ class _Run:
             "start": self.settings.model.start,
             "data": self.manifest.splits["train"].sha256,
             "document_mask": self.settings.data.document_mask,
-            "general": [Path(path).name for path in self.settings.data.general],
             "seed": self.settings.run.seed,
             "optimizer": optim.optimizer,
             "batch_tokens": optim.batch_tokens,
@@ -187,7 +159,7 @@ class _Run:
     def _evaluate(self) -> dict[str, float]:
         some = open_split(self.shards, "validation")[: self.settings.run.eval_tokens]
         context = self.model.config.context_length
-        score = self._score(self.model, some, stride=context, bf16=self.settings.run.precision_bf16)
+        score = self.measures.score(self.model, some, stride=context, bf16=self.settings.run.precision_bf16)
         return {"validation_loss": score.loss}
 
     def _samples(self) -> list[str]:

@@ -13,7 +13,7 @@ class DataSettings(Section):
     """What is read: `corpus` files, directories or `hf:` names (usually given on the command line), the text of a row in
     `field`. `tokenizer`: a tokenizer.json to use; without it one of `vocab_size` tokens is trained on the corpus.
     `document_mask`: tokens see their own document alone, and positions begin anew in each. `general`: files of other text, to see
-    what training on this corpus does to it."""
+    what going on from `model.start` does to it; their rows' text is in `field` too."""
 
     corpus: tuple[str, ...] = ()
     field: str = "text"
@@ -52,7 +52,7 @@ class PretrainRun(RunSection):
     """`eval_tokens`: of the validation split, read at each evaluation (the whole of it at the end). `prompts`: what samples on the
     way begin with."""
 
-    eval_tokens: int = Field(default=100_000, ge=1)
+    eval_tokens: int = Field(default=100_000, ge=2)
     prompts: tuple[str, ...] = ("",)
 
 
@@ -64,3 +64,9 @@ class PretrainSettings(Recipe):
     model: ModelSettings = ModelSettings()
     optim: PretrainOptim = PretrainOptim()
     run: PretrainRun
+
+    @model_validator(mode="after")
+    def _general_text_needs_a_start(self) -> Self:
+        if self.data.general and self.model.start is None:
+            raise ValueError("data.general is measured before and after going on from a model; name it as model.start")
+        return self
