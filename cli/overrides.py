@@ -8,7 +8,8 @@ import click
 
 
 def apply_changes(changes: Iterable[str], to: dict[str, Any]) -> dict[str, Any]:
-    """Put each SECTION.FIELD=VALUE into the nested tables of `to`, and return it. BadParameter when one has another form."""
+    """Put each SECTION.FIELD=VALUE into the nested tables of `to`, and return it. BadParameter when one has another form, takes a
+    value for a table, or a table for a value."""
     for change in changes:
         name, equals, text = change.partition("=")
         *sections, field = name.split(".")
@@ -17,6 +18,10 @@ def apply_changes(changes: Iterable[str], to: dict[str, Any]) -> dict[str, Any]:
         table = to
         for section in sections:
             table = table.setdefault(section, {})
+            if not isinstance(table, dict):
+                raise click.BadParameter(f"{change!r}: {section} is no table, so it has no fields", param_hint="--set")
+        if isinstance(table.get(field), dict):
+            raise click.BadParameter(f"{change!r}: {field} is a table; set one of its fields", param_hint="--set")
         table[field] = _value(text)
     return to
 

@@ -1,5 +1,6 @@
 """`homegrown pretrain` and `homegrown tokenizer`: from text to a model."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +64,13 @@ def pretrain(
             click.echo(pretrain_plan(settings, out).table())
             return
         model = run(settings, out, resume=resume)
-    click.echo(f"{model}\nserve it: homegrown serve --model {model}")
+    if os.environ.get("RANK", "0") == "0":  # torchrun's others have nothing to say
+        click.echo(f"{model}\nserve it: homegrown serve --model {model}")
 
 
 @click.group()
 def tokenizer() -> None:
-    """Train a tokenizer, or look at one."""
+    """Train a tokenizer of your own."""
 
 
 @tokenizer.command("train")

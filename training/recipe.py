@@ -31,22 +31,24 @@ class Recipe(Section):
                 content = tomllib.loads(path.read_text("utf-8"))
             except (OSError, ValueError) as error:
                 raise ConfigError(f"{path}: not readable as TOML ({error})") from None
-        _merge(content, overrides or {})
+        _merge(content, overrides or {}, where)
         try:
             return cls.model_validate(content)
         except ValidationError as error:
             first = error.errors()[0]
-            raise ConfigError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+            place = ".".join(map(str, first["loc"]))
+            raise ConfigError(": ".join([str(where), *([place] if place else []), first["msg"]])) from None
 
 
-def _merge(content: dict[str, Any], overrides: Mapping[str, Any]) -> None:
+def _merge(content: dict[str, Any], overrides: Mapping[str, Any], where: Path | str) -> None:
     for name, value in overrides.items():
-        if isinstance(value, Mapping):
-            table = content.setdefault(name, {})
-            if isinstance(table, dict):
-                _merge(table, value)
-        elif value is not None:
-            content[name] = value
+        if not isinstance(value, Mapping):
+            if value is not None:
+                content[name] = value
+        elif isinstance(table := content.setdefault(name, {}), dict):
+            _merge(table, value, where)
+        else:
+            raise ConfigError(f"{where}: {name}: is {table!r}, not a table, so no field of it can be set")
 
 
 class OptimSettings(Section):
@@ -70,12 +72,13 @@ class RunSection(Section):
     """How long and how. The run ends at `minutes`, `steps` or `epochs`, whichever comes first.
 
     `bf16`: products in bfloat16 with float32 weights; by default where the processor has instructions for it. `micro_batch`: rows
-    computed at a time, for memory; `checkpointing` computes each layer's activations twice to hold fewer:
-    neither changes the result. `parallel`: what `torchrun` with several processes does. `keep`: newest saved states kept, beside
-    the best. `sample_every`: text samples on the way (0: none). `tensorboard` writes event files beside the log.
+    computed at a time, for memory; `checkpointing` computes each layer's activations twice to hold fewer: neither changes the
+    result, but with dropout, whose draws are made for each micro-batch. `parallel`: what `torchrun` with several processes does.
+    `keep`: newest saved states kept, beside the best. `sample_every`: text samples on the way (0: none). `tensorboard` writes
+    event files beside the log.
     """
 
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**32)
     minutes: float | None = Field(default=None, gt=0)
     steps: int | None = Field(default=None, ge=1)
     epochs: float | None = Field(default=None, gt=0)
