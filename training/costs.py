@@ -87,7 +87,7 @@ def _trained(module: nn.Module) -> bool:
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes that training holds on each device; an estimate of what is large, for an uncompiled step. `activations`: what a
+    """Bytes that training holds; an estimate of what is large, for an uncompiled step. `activations`: what a
     micro-batch keeps for the backward pass."""
 
     weights: int
@@ -108,18 +108,16 @@ def training_memory(
     bf16: bool,
     checkpointing: bool,
     optimizer: OptimizerName,
-    shards: int = 1,
 ) -> MemoryEstimate:
-    """The memory to train `model` with micro-batches of `tokens` tokens, padding included; `shards`: over how many devices
-    weights, gradients and optimiser are split."""
+    """The memory to train `model` on one device with micro-batches of `tokens` tokens, padding included."""
     trunk = model.trunk if isinstance(model, SequenceClassifier) else model
     count = count_parameters(model)
     matrices = [p for p in trunk.blocks.parameters() if p.ndim == 2]
     casts = 2 * sum(p.numel() for p in matrices) if bf16 else 0  # autocast keeps a copy of each weight for the step
     return MemoryEstimate(
-        weights=4 * count.total // shards + casts,
-        gradients=4 * count.trainable // shards,
-        optimizer=optimizer_bytes(model, optimizer) // shards,
+        weights=4 * count.total + casts,
+        gradients=4 * count.trainable,
+        optimizer=optimizer_bytes(model, optimizer),
         activations=tokens * _activation_bytes(model.config, bf16=bf16, checkpointing=checkpointing),
     )
 

@@ -122,10 +122,12 @@ class Recorder:
     def close(self) -> None:
         """Flush and close everything; may be called twice."""
         self._bar.close()
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
-        with suppress(OSError):  # a full disk was reported when the line was written
+        writer, self._writer = self._writer, None
+        # A full disk was reported when a line was written, and must not hide what the run ends with.
+        with suppress(OSError):
+            if writer is not None:
+                writer.close()
+        with suppress(OSError):
             self._file.close()
 
     def __enter__(self) -> Self:

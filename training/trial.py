@@ -6,12 +6,14 @@ import sys
 import time
 from dataclasses import dataclass
 
+import torch
 from tqdm import tqdm
 
 from model.gpt import SequenceClassifier
 from training.compiling import compile_in_place
 from training.devices import memory_in_use
 from training.distributed import World
+from training.errors import TrainingError
 from training.fit import Job, optimizers
 from training.loop import StepSettings, train_step
 from training.state import TrainState
@@ -36,7 +38,20 @@ class Speed:
 
 
 def measure_speed(job: Job, world: World) -> Speed:
-    """Time real updates, which change the job's model: whole ones where they are quick, otherwise of one micro-batch."""
+    """Time real updates, which change the job's model: whole ones where they are quick, otherwise of one micro-batch.
+    TrainingError when a micro-batch doesn't fit into the device's memory."""
+    try:
+        return _measure(job, world)
+    except (RuntimeError, MemoryError) as error:
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "can't allocate memory" not in str(error):
+            raise  # on the CPU a lack of memory is a plain RuntimeError
+        raise TrainingError(
+            f"a micro-batch of {min(job.run.micro_batch, job.batch_rows)} rows doesn't fit into the memory of {world.device}: "
+            "lower run.micro_batch, or set run.checkpointing"
+        ) from None
+
+
+def _measure(job: Job, world: World) -> Speed:
     rows = min(job.run.micro_batch, job.batch_rows)
     pieces = math.ceil(job.batch_rows / rows)
     job.objective.to(world.device)

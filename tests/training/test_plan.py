@@ -20,7 +20,7 @@ from training import trial
 from training.costs import count_parameters, training_flops
 from training.data.batch import LabelBatch
 from training.data.loader import Windows
-from training.errors import DataError
+from training.errors import DataError, TrainingError
 from training.fit import Job
 from training.objectives import ClassificationLoss, LanguageModelLoss
 from training.plan import Plan, plan_job
@@ -136,6 +136,24 @@ def test_real_updates_are_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     plan_job(made, tmp_path, name="", data="")
     assert rows == [4, 4, 16, 16, 16]
     assert any(not torch.equal(x, y) for x, y in zip(before, made.objective.model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("error", [
+    torch.OutOfMemoryError("CUDA out of memory"),
+    RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes"),
+])  # fmt: skip
+def test_too_little_memory_says_what_to_lower(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: RuntimeError
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(trial, "train_step", full)
+    with pytest.raises(TrainingError, match=r"of 4 rows .* lower run\.micro_batch, or set run\.checkpointing"):
+        planned(tmp_path)
+    error = RuntimeError("something else")
+    with pytest.raises(RuntimeError, match="something else"):
+        planned(tmp_path)
 
 
 def test_low_rank_pairs_cost_less(tmp_path: Path) -> None:

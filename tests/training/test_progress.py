@@ -288,6 +288,17 @@ def test_a_full_disk_is_told_in_a_line(tmp_path: Path) -> None:
     recorder.close()
 
 
+def test_a_full_disk_at_the_end_does_not_hide_what_ended_the_run(tmp_path: Path) -> None:
+    class Full:
+        def close(self) -> None:
+            raise OSError(28, "No space left on device")
+
+    recorder = Recorder(tmp_path, plan=RunPlan(), tensorboard=False, log_every=1)
+    recorder._writer = Full()
+    recorder.close()
+    assert recorder._file.closed
+
+
 def test_mfu_is_arithmetic_over_peak() -> None:
     assert RunPlan(flops_per_token=8.5e8, peak_flops=312e12).mfu(142_000) == pytest.approx(0.387, abs=1e-3)
     assert RunPlan(flops_per_token=1e6).mfu(100) is None
