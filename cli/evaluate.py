@@ -47,8 +47,11 @@ class _WithKinds(click.Command):
 @click.option("--stride", type=click.IntRange(min=1), help="Perplexity: tokens from one window to the next.")
 @click.option("--text-field", default="text", show_default=True, help="Labelled rows: the column of the text.")
 @click.option("--label-field", default="label", show_default=True, help="Labelled rows: the column of the label.")
-@click.option("--columns", metavar="A,B", help="Labelled rows: the columns of a .csv or .tsv without a header line.")
+@click.option("--columns", metavar="A,B", help="Rows: the columns of a .csv or .tsv without a header line.")
 @click.option("--label-name", "names", multiple=True, metavar="LABEL=NAME", help="What a label of the data is called.")
+@click.option(
+    "--field", "fields", multiple=True, metavar="NAME=COLUMN", help="Answers: a column's name, as output=answer."
+)
 @click.option(
     "--train", type=click.Path(path_type=Path), help="Labelled rows to learn baselines from and draw examples from."
 )
@@ -57,7 +60,13 @@ class _WithKinds(click.Command):
 )
 @click.option("--prompt", metavar="TEXT", help=r"Few-shot: the template, as 'Review: {text}\nSentiment: {label}'.")
 @click.option("--no-calibration", is_flag=True, help="Few-shot: take the labels' probabilities as they are.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of drawn examples and bootstrap samples.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Of drawn rows, examples and bootstrap samples.",
+)
 @click.option("--max-tokens", type=click.IntRange(min=1), default=64, show_default=True, help="Of a generated answer.")
 @click.option("--tasks", type=click.Path(path_type=Path), help="lm-eval: a directory of task files of one's own.")
 @click.option("--base", help="An adapter's base model, where it isn't the one that the adapter names.")
@@ -112,7 +121,7 @@ def _load(model: str, given: dict[str, Any]) -> tuple[Any, Any]:
 
     import torch
 
-    from training.evaluate.corpus import Ngrams
+    from training.evaluate.ngram_baseline import Ngrams
     from training.evaluate.subject import Options, load_subject
 
     threads = given["threads"] or os.cpu_count() or 1
@@ -123,8 +132,9 @@ def _load(model: str, given: dict[str, Any]) -> tuple[Any, Any]:
     corpus = given["baseline_corpus"]
     options = Options(
         ngrams=Ngrams(corpus, subject.tokenizer, threads=threads) if corpus else None,
-        columns=tuple(given["columns"].split(",")) if given["columns"] else None,
-        names=tuple(_name(text) for text in given["names"]),
+        columns=tuple(name.strip() for name in given["columns"].split(",")) if given["columns"] else None,
+        names=tuple(_pair(text, "--label-name", "LABEL=NAME") for text in given["names"]),
+        fields=tuple(_pair(text, "--field", "NAME=COLUMN") for text in given["fields"]),
         calibrate=not given["no_calibration"],
         threads=threads,
         **{
@@ -137,8 +147,8 @@ def _load(model: str, given: dict[str, Any]) -> tuple[Any, Any]:
     return subject, options
 
 
-def _name(text: str) -> tuple[str, str]:
-    label, equals, name = text.partition("=")
-    if not equals or not name:
-        raise click.BadParameter(f"{text!r} is not LABEL=NAME", param_hint="--label-name")
-    return label, name
+def _pair(text: str, option: str, shape: str) -> tuple[str, str]:
+    first, equals, second = text.partition("=")
+    if not equals or not second:
+        raise click.BadParameter(f"{text!r} is not {shape}", param_hint=option)
+    return first, second

@@ -35,9 +35,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         lines = [f"Text number {i} of {name} tells of {i % 7} boats and {i % 5} cats by the sea." for i in range(400)]
         (place / name / "a.txt").write_text("\n<|endoftext|>\n".join(lines))
     (place / "other.txt").write_text("A quite different text, about mountains. " * 20)
-    with (place / "reviews.csv").open("w", newline="") as file:
-        rows = [[f"{i}: {('a fine film', 'a dull film')[i % 2]}, I thought", ("good", "bad")[i % 2]] for i in range(60)]
-        csv.writer(file).writerows([["review", "stars"], *rows])
+    for name, numbers in (("reviews.csv", range(60)), ("new_reviews.csv", range(60, 90))):
+        rows = [[f"{i}: {('a fine film', 'a dull film')[i % 2]}, I thought", ("good", "bad")[i % 2]] for i in numbers]
+        with (place / name).open("w", newline="") as file:
+            csv.writer(file).writerows([["review", "stars"], *rows])
     answers = [{"instruction": f"Add {i} and 1.", "output": f"It is {i + 1}."} for i in range(40)]
     (place / "answers.jsonl").write_text("\n".join(map(json.dumps, answers)))
     pairs = [{"prompt": f"Add {i} and 1.", "chosen": f"{i + 1}, please.", "rejected": f"{i + 1}!"} for i in range(40)]
@@ -50,6 +51,16 @@ def test_the_commands_are_found() -> None:
     assert {"pretrain", "finetune", "merge", "evaluate"} == {command.split()[1] for command in COMMANDS}
 
 
+def test_nothing_is_measured_on_what_it_was_trained_on() -> None:
+    words = [shlex.split(command) for command in COMMANDS]
+    learned = {word for each in words if each[1] == "finetune" for word in each if "." in word}
+    measured = {word.partition("=")[2] for each in words if each[1] == "evaluate" for word in each if "=" in word}
+    assert learned
+    assert measured
+    assert not learned & measured
+
+
+@pytest.mark.slow
 def test_they_run_one_after_the_other(place: Path) -> None:
     for command in COMMANDS:
         words = shlex.split(command)[1:]

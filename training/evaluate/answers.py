@@ -2,16 +2,16 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from model.errors import ConfigError
-from model.prompts import PromptError
+from model.prompts import InstructionTemplate, PromptError, PromptTemplate
 from training.answering import greedy_answers
-from training.data.dialogues import Chat, Fields, Instruction, Turn, read_dialogue
-from training.data.tables import read_rows
+from training.data.dialogues import Chat, Dialogue, Fields, Instruction, Turn, read_dialogue
+from training.data.tables import Row, read_rows
 from training.errors import DataError
 from training.evaluate.overlap import exact_match, rouge_l, token_f1
 from training.evaluate.results import Baseline, Figure, Result, mean_figure, share_figure
@@ -21,6 +21,14 @@ from training.templates import Templates, choose_templates
 
 MATCH, F1, ROUGE = "exact match", "token F1", "ROUGE-L"
 _SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A request with its reference answer, and where its row stands ("answers.jsonl, line 12")."""
+
+    turn: Turn
+    where: str
 
 
 @dataclass(frozen=True)
@@ -36,9 +44,9 @@ class _Asked:
 def evaluate_answers(subject: Subject, path: Path | str, options: Options) -> Result:
     """Loss of the reference answers, and overlap of greedy answers with them, over all turns of the rows."""
     model, scorer = subject.language_model, subject.scorer()
-    turns = read_turns(path)
+    turns, notes = read_turns(path, options)
     chosen = drawn(turns, options)
-    asked, notes = _encode(subject, chosen, path, options)
+    asked = _encode(subject, chosen, path, options, notes)
     context = model.config.context_length
     scores = scorer.score([Request(a.prompt, a.reference) for a in asked], share=False, desc="reference answers")
     nats = -np.array([scored.total for scored in scores])
@@ -56,7 +64,8 @@ def evaluate_answers(subject: Subject, path: Path | str, options: Options) -> Re
         ),
         *overlap_figures(answers, references, options.max_tokens),
     ]
-    result = Result("answers", str(path), len(chosen), len(turns), "answers", figures, notes=notes)
+    total = len(turns) - (len(chosen) - len(asked))  # those known to be too long are none that a limit leaves out
+    result = Result("answers", str(path), len(asked), total, "answers", figures, notes=notes)
     result.baselines.append(_lead(asked, references))
     result.details["examples"] = [
         {"request": a.turn.request.shown, "reference": reference, "answer": answer}
@@ -65,13 +74,43 @@ def evaluate_answers(subject: Subject, path: Path | str, options: Options) -> Re
     return result
 
 
-def read_turns(path: Path | str) -> list[Turn]:
-    """The requests with reference answers that a file holds. DataError names the row that can't be used, or says that no row has
-    an answer."""
-    turns = [turn for row in read_rows([path]) for turn in read_dialogue(row, Fields()).turns]
+def read_turns(path: Path | str, options: Options) -> tuple[list[Placed], list[str]]:
+    """The requests with reference answers that a file holds, and a note of the rows that have none. DataError names the row that
+    can't be used, or says that no row has an answer."""
+    fields, turns, empty, n_rows = answer_fields(options), [], 0, 0
+    for row in read_rows([path], columns=options.columns):
+        found = _dialogue(row, fields).turns
+        turns += [Placed(turn, row.where) for turn in found]
+        empty += not found
+        n_rows += 1
     if not turns:
         raise DataError(f"{path}: no row has an answer to compare with")
-    return turns
+    return turns, [f"left out: {empty:,} of {n_rows:,} rows, which have no answer"] if empty else []
+
+
+def answer_fields(options: Options) -> Fields:
+    """Where a row's request and answer stand. ConfigError for a name that no format has."""
+    for name, _ in options.fields:
+        if name not in Fields.model_fields:
+            raise ConfigError(f"--field {name}: there is no such field; there are {', '.join(Fields.model_fields)}")
+    return Fields(**dict(options.fields))
+
+
+def answer_columns(options: Options) -> set[str]:
+    """Columns that only rows with answers have."""
+    fields = answer_fields(options)
+    return {fields.instruction, fields.completion, fields.messages, "conversations"}
+
+
+def _dialogue(row: Row, fields: Fields) -> Dialogue:
+    wanted = (fields.messages, "conversations", fields.instruction, fields.prompt)
+    if not any(name in row.values for name in wanted):
+        there = ", ".join(map(repr, row.values)) or "none"
+        raise DataError(
+            f"{row.where}: has none of the fields {', '.join(map(repr, wanted))}, but {there}; name its columns, as "
+            "--field instruction=COLUMN --field output=COLUMN"
+        )
+    return read_dialogue(row, fields)
 
 
 def overlap_figures(answers: Sequence[str], references: Sequence[str], max_tokens: int) -> list[Figure]:
@@ -95,23 +134,17 @@ def overlap_figures(answers: Sequence[str], references: Sequence[str], max_token
 
 
 def _encode(
-    subject: Subject, turns: Sequence[Turn], path: Path | str, options: Options
-) -> tuple[list[_Asked], list[str]]:
-    """The turns that can be scored, and notes of what was cut or left out."""
+    subject: Subject, turns: Sequence[Placed], path: Path | str, options: Options, notes: list[str]
+) -> list[_Asked]:
+    """The turns that can be scored; `notes` is told what was cut or left out."""
     context = subject.model.config.context_length
     if not 1 <= options.max_tokens < context:
         raise ConfigError(
             f"max_tokens must be from 1 to {context - 1}, below the model's context, not {options.max_tokens}"
         )
-    templates = templates_of(subject, turns)
-    try:
-        asked = [
-            _Asked(t, templates.prompt(t.request), templates.answer(t.answer), _stops(templates, t)) for t in turns
-        ]
-    except PromptError as error:
-        raise DataError(f"{path}: {error}") from None
+    templates = served_templates(subject)
+    asked = [_asked(templates, placed) for placed in turns]
     fitting = [a for a in asked if len(a.reference) <= context]
-    notes = []
     if len(fitting) < len(asked):
         notes.append(
             f"left out: {len(asked) - len(fitting):,} answers longer than the model's context of {context} tokens"
@@ -121,19 +154,27 @@ def _encode(
     cut = sum(len(a.prompt) > context - options.max_tokens for a in fitting)
     if cut:
         notes.append(f"{cut:,} prompts lost their beginning, so that the answer fits the context of {context} tokens")
-    return fitting, notes
+    return fitting
 
 
-def templates_of(subject: Subject, turns: Sequence[Turn]) -> Templates:
-    """The templates that serving would use for such requests."""
-    kinds = {type(turn.request) for turn in turns}
-    return choose_templates(
-        subject.directory,
-        subject.tokenizer,
-        subject.model.config,
-        "auto",
-        instructions=Instruction in kinds,
-        chats=Chat in kinds,
+def _asked(templates: Templates, placed: Placed) -> _Asked:
+    turn = placed.turn
+    try:
+        prompt = templates.prompt(turn.request)
+    except PromptError as error:
+        raise DataError(f"{placed.where}: {error}") from None
+    return _Asked(turn, prompt, templates.answer(turn.answer), _stops(templates, turn))
+
+
+def served_templates(subject: Subject) -> Templates:
+    """The templates that the model's directory is served with, and the stops that end the answers of a model without any."""
+    own = choose_templates(
+        subject.directory, subject.tokenizer, subject.model.config, "auto", instructions=False, chats=False
+    )
+    return replace(
+        own,
+        chat=PromptTemplate.from_directory(subject.directory),
+        instruction=InstructionTemplate.from_directory(subject.directory),
     )
 
 
@@ -153,14 +194,17 @@ def _text(subject: Subject, ids: Sequence[int], stops: Sequence[str] = ()) -> st
 
 def _lead(asked: Sequence[_Asked], references: Sequence[str]) -> Baseline:
     """The first sentence of what the request came with, as the answer."""
-    answers = []
-    for a in asked:
-        request = a.turn.request
-        source = request.input if isinstance(request, Instruction) and request.input else request.shown
-        answers.append(re.split(r"(?<=[.!?])\s", source.strip(), maxsplit=1)[0])
-    figures = overlap_figures(answers, references, 0)
-    return Baseline(
+    answers = [re.split(r"(?<=[.!?])\s", _source(a.turn).strip(), maxsplit=1)[0] for a in asked]
+    return Baseline.of(
         "first sentence",
-        {figure.name: figure.value for figure in figures},
-        "the first sentence of the row's input, or of the request where it has none, drawn as the answer",
+        overlap_figures(answers, references, 0),
+        "the first sentence of the row's input, or of the request where it has none, or of a chat's last message, drawn as the "
+        "answer",
     )
+
+
+def _source(turn: Turn) -> str:
+    request = turn.request
+    if isinstance(request, Chat):
+        return request.messages[-1][1]
+    return request.input if isinstance(request, Instruction) and request.input else request.shown

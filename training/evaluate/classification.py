@@ -10,6 +10,7 @@ from training.evaluate.results import Figure, share_figure
 
 BINS = 15
 RESAMPLES = 2000
+_CHUNK = 100  # resamples held at a time
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,41 @@ def classification_report(
     return Report(list(labels), figures, classes, reliability, confusion.tolist())
 
 
+def paired_differences(
+    truth: np.ndarray, probabilities: np.ndarray, others: np.ndarray, *, seed: int = 0
+) -> list[Figure]:
+    """Accuracy and macro F1 of `probabilities` [n, C] less those of `others` [n, C], another classifier's of the same rows, against
+    the true labels' numbers `truth` [n]. The intervals are those of resampled rows (paired bootstrap; Efron and Tibshirani, 1993):
+    what both get right or wrong doesn't widen them. One row alone has no interval."""
+    n = len(truth)
+    # Rows with one label, and called the same by both, are one cell; drawing rows with replacement is drawing the cells' counts.
+    called = np.stack([truth, probabilities.argmax(1), others.argmax(1)])
+    (label, ours, theirs), counts = np.unique(called, axis=1, return_counts=True)
+    rng, n_labels = np.random.default_rng(seed), probabilities.shape[1]
+
+    def difference(weights: np.ndarray) -> np.ndarray:
+        """[2, samples] of cells' counts [samples, cells]."""
+        return _accuracy_and_f1(weights, label, ours, n_labels) - _accuracy_and_f1(weights, label, theirs, n_labels)
+
+    convention = f"of the same rows; intervals from {RESAMPLES:,} paired bootstrap samples of them"
+    names, values = ("accuracy", "macro F1"), difference(counts[None])[:, 0].tolist()
+    if n == 1:
+        return [Figure(name, value, convention, share=True) for name, value in zip(names, values, strict=True)]
+    chunks = [difference(rng.multinomial(n, counts / n, size=_CHUNK)) for _ in range(RESAMPLES // _CHUNK)]
+    low, high = np.quantile(np.concatenate(chunks, 1), [0.025, 0.975], axis=1).tolist()
+    return [Figure(name, values[i], convention, low[i], high[i], share=True) for i, name in enumerate(names)]
+
+
+def _accuracy_and_f1(weights: np.ndarray, label: np.ndarray, said: np.ndarray, n_labels: int) -> np.ndarray:
+    """Accuracy and macro F1 [2, samples] where cell i, of `weights` [samples, cells] rows, has label[i] and was called said[i]."""
+    one_hot, right = np.eye(n_labels), label == said
+    # [samples, C]: rows that have each label, and those that were called it.
+    both = weights @ one_hot[label] + weights @ one_hot[said]
+    hits = weights[:, right] @ one_hot[label[right]]
+    f1 = _ratio(2 * hits, both).sum(1) / (both > 0).sum(1)
+    return np.stack([hits.sum(1) / weights.sum(1), f1])
+
+
 def confusion_matrix(truth: np.ndarray, predicted: np.ndarray, n_labels: int) -> np.ndarray:
     """[true, predicted] int64: rows."""
     return np.bincount(truth * n_labels + predicted, minlength=n_labels**2).reshape(n_labels, n_labels)
@@ -120,11 +156,13 @@ def reliability_table(truth: np.ndarray, probabilities: np.ndarray) -> list[Reli
 
 def _macro_f1(confusion: np.ndarray, seed: int) -> Figure:
     # Drawing rows with replacement is drawing the confusion matrix's cells.
-    n = int(confusion.sum())
+    n, value = int(confusion.sum()), float(macro_f1(confusion))
+    convention = f"mean of the labels' F1; interval from {RESAMPLES:,} bootstrap samples of the rows"
+    if n == 1:
+        return Figure("macro F1", value, convention, share=True)
     drawn = np.random.default_rng(seed).multinomial(n, confusion.ravel() / n, size=RESAMPLES)
     low, high = np.quantile(macro_f1(drawn.reshape(-1, *confusion.shape)), [0.025, 0.975])
-    convention = f"mean of the labels' F1; interval from {RESAMPLES:,} bootstrap samples of the rows"
-    return Figure("macro F1", float(macro_f1(confusion)), convention, float(low), float(high), share=True)
+    return Figure("macro F1", value, convention, float(low), float(high), share=True)
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

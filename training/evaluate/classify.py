@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 
 from model.classifier import encode_text, label_scores
+from model.errors import HomegrownError
 from training.data.labelled import Labelled, read_labelled
 from training.errors import DataError
 from training.evaluate.baselines import MISSING, logistic_regression, majority
 from training.evaluate.classification import classification_report
-from training.evaluate.results import Baseline, Result
+from training.evaluate.results import Result
 from training.evaluate.subject import Options, Subject, drawn
 
 
@@ -23,17 +24,17 @@ def evaluate_classifier(subject: Subject, path: Path | str, options: Options) ->
     truth = numbers(chosen, labels, f"the classifier's labels ({', '.join(map(repr, labels))})")
     context = model.config.context_length
     encoded = [encode_text(subject.tokenizer, row.text) for row in chosen]
-    scores = label_scores(
-        model, [ids[:context] for ids in encoded], batch_tokens=subject.batch_tokens, bf16=subject.bf16
-    )
-    report = classification_report(truth, scores.double().softmax(1).numpy(), labels, seed=options.seed)
+    kept = [ids[:context] for ids in encoded]
+    scores = label_scores(model, kept, batch_tokens=subject.batch_tokens, bf16=subject.bf16)
+    probabilities = scores.double().softmax(1).numpy()
+    report = classification_report(truth, probabilities, labels, seed=options.seed)
     result = Result("classify", str(path), len(chosen), len(rows), "rows", report.figures, details=report.details())
     cut = sum(len(ids) > context for ids in encoded)
     if cut:
         result.notes.append(
             f"texts longer than the model's context of {context} tokens: {cut:,} of {len(chosen):,}; their ends were not read"
         )
-    add_baselines(result, chosen, truth, labels, options)
+    add_baselines(result, chosen, truth, probabilities, options)
     return result
 
 
@@ -58,36 +59,30 @@ def numbers(rows: Sequence[Labelled], labels: Sequence[str], among: str) -> np.n
 
 
 def add_baselines(
-    result: Result, rows: Sequence[Labelled], truth: np.ndarray, labels: Sequence[str], options: Options
+    result: Result, rows: Sequence[Labelled], truth: np.ndarray, probabilities: np.ndarray, options: Options
 ) -> None:
-    """Majority and, with training rows, logistic regression, beside a result; what is left out is noted."""
+    """Majority and, with training rows, logistic regression and how far the model's `probabilities` [n, C] are from it, beside a
+    result of `classification_report`; what is left out is noted."""
+    labels: list[str] = result.details["labels"]
     train = read_rows_with_labels(options.train, options) if options.train else None
     if train:
         numbers(train, labels, f"the labels ({', '.join(map(repr, labels))})")
-    result.baselines.append(majority(labels, truth, [row.label for row in train] if train else None))
-    if not train:
+    names = [row.label for row in train] if train else None
+    result.baselines.append(majority(labels, truth, names, seed=options.seed))
+    if not train or not names:
         result.notes.append("logistic regression on tf-idf is left out: it needs training rows (--train FILE)")
         return
-    baseline = _logistic(train, rows, truth, labels)
-    if baseline is None:
-        result.notes.append(MISSING)
-    else:
-        result.baselines.append(baseline)
-        seen = {row.text for row in train}
-        repeated = sum(row.text in seen for row in rows)
-        if repeated:
-            result.notes.append(
-                f"evaluated texts that are among the training rows: {repeated:,}; figures are better than on new texts"
-            )
-
-
-def _logistic(
-    train: Sequence[Labelled], rows: Sequence[Labelled], truth: np.ndarray, labels: Sequence[str]
-) -> Baseline | None:
-    """None when scikit-learn isn't installed."""
+    seen, texts = [row.text for row in train], [row.text for row in rows]
     try:
-        return logistic_regression(
-            [row.text for row in train], [row.label for row in train], [row.text for row in rows], truth, labels
-        )
+        words = logistic_regression(seen, names, texts, truth, labels, against=probabilities, seed=options.seed)
+        result.baselines.append(words)
     except ImportError:
-        return None
+        result.notes.append(MISSING)
+    except (ValueError, HomegrownError) as error:  # texts without a word, say: the figures stand without it
+        result.notes.append(f"logistic regression on tf-idf is left out ({error})")
+    known = set(seen)
+    repeated = sum(text in known for text in texts)
+    if repeated:
+        result.notes.append(
+            f"evaluated texts that are among the training rows: {repeated:,}; figures are better than on new texts"
+        )

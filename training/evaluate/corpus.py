@@ -1,67 +1,12 @@
-"""The n-gram models that stand beside a language model's figures: of a corpus that the user names, over the model's own tokens."""
+"""Documents as the one run of tokens that perplexity and n-gram models are measured on."""
 
 from collections.abc import Iterable
-from functools import cached_property
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 
 from model.tokenizer import Tokenizer
-from training.data.readers import corpus_files, read_documents
-from training.data.shards import MANIFEST, open_split, read_manifest
-from training.errors import DataError
-from training.evaluate.ngram import KneserNey, NgramCounts
-from training.evaluate.results import Baseline
 from training.evaluate.scoring import start_token
-
-ORDER = 5
-
-
-class Ngrams:
-    """N-gram models of a corpus, up to 5 tokens long; counted when first asked for."""
-
-    def __init__(self, path: Path, tokenizer: Tokenizer, *, threads: int = 1) -> None:
-        self.path, self._tokenizer, self._threads = path, tokenizer, threads
-
-    @property
-    def convention(self) -> str:
-        """How the models are made, for a reader."""
-        return f"interpolated modified Kneser-Ney (Chen and Goodman, 1999) over this model's tokens of {self.path.name}"
-
-    def baseline(self, order: int, values: dict[str, float]) -> Baseline:
-        """What the model of that length reaches, to stand beside figures of the same names."""
-        return Baseline(f"{order}-gram", values, self.convention)
-
-    @cached_property
-    def longest(self) -> KneserNey:
-        """The 5-gram model."""
-        return self.model(ORDER)
-
-    def model(self, order: int) -> KneserNey:
-        """The model of `order` tokens, at most 5."""
-        return KneserNey(self._counts, order)
-
-    @cached_property
-    def _counts(self) -> NgramCounts:
-        return NgramCounts(self._tokens(), ORDER, self._tokenizer.vocab_size)
-
-    def _tokens(self) -> np.ndarray:
-        if (self.path / MANIFEST).is_file():
-            return self._shard()
-        return tokenize_stream(read_documents(corpus_files([self.path])), self._tokenizer, threads=self._threads)
-
-    def _shard(self) -> np.ndarray:
-        """The training split of a shard directory. Its tokens must be this model's: its first document is encoded again."""
-        tokens = np.asarray(open_split(self.path, "train")[:])
-        ends = np.flatnonzero(tokens[1:] == tokens[0])
-        first = tokens[1 : 1 + int(ends[0])] if len(ends) else tokens[1:]
-        same = self._tokenizer.encode(self._tokenizer.decode(first.tolist())) == first.tolist()
-        if not same or read_manifest(self.path).vocab_size > self._tokenizer.vocab_size:
-            raise DataError(
-                f"{self.path}: the shards are of another tokenizer than this model's; name the text itself instead"
-            )
-        return tokens
 
 
 def tokenize_stream(documents: Iterable[str], tokenizer: Tokenizer, *, threads: int = 1) -> np.ndarray:

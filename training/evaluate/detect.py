@@ -5,24 +5,24 @@ from itertools import islice
 from pathlib import Path
 
 from model.errors import ConfigError
-from training.data.archives import DAMAGED, open_bytes, plain_suffix
-from training.data.tables import Row, read_rows
+from training.data.archives import DAMAGED, open_bytes
+from training.data.hub import HubCorpus
+from training.data.tables import Row, read_rows, required, table_files
 from training.errors import DataError
+from training.evaluate.answers import answer_columns
 from training.evaluate.subject import Options
 from training.evaluate.wikitext import TITLE
 
-_TABLES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
-_ANSWERS = ("instruction", "completion", "messages", "conversations")
-
 
 def detect(path: Path, options: Options, *, classifier: bool) -> str:
-    """The kind of `path`: text, wikitext2, lambada, hellaswag, classify, fewshot or answers. DataError for a file that can't be
-    read, ConfigError when its fields fit no kind."""
-    if not path.exists():
+    """The kind of `path` (a file, a directory of texts, or a data set of the Hub): text, wikitext2, lambada, hellaswag, classify,
+    fewshot or answers. DataError for what can't be read, ConfigError when its fields fit no kind."""
+    hub = str(path).startswith(HubCorpus.PREFIX)
+    if not hub and not path.exists():
         raise DataError(f"{path}: no such file")
     if path.is_dir():
         return "text"
-    if plain_suffix(path) not in _TABLES:
+    if not hub and not _is_table(path):
         return _of_text(path)
     rows = list(islice(read_rows([path], columns=options.columns), 20))
     fields = set(rows[0].values)
@@ -30,14 +30,21 @@ def detect(path: Path, options: Options, *, classifier: bool) -> str:
         return "hellaswag"
     if {options.text_field, options.label_field} <= fields:
         return "classify" if classifier else "fewshot"
-    if fields.intersection(_ANSWERS):
+    if fields.intersection(answer_columns(options)):
         return "answers"
     if "text" in fields:
         return "lambada" if all(_ends_open(row) for row in rows) else "text"
     raise ConfigError(
         f"{path}: can't tell what to do with rows of {', '.join(map(repr, sorted(fields)))}; say it: --on KIND={path}, or name the "
-        "fields (--text-field, --label-field)"
+        "fields (--text-field, --label-field, --field)"
     )
+
+
+def _is_table(path: Path) -> bool:
+    try:
+        return bool(table_files([path]))
+    except DataError:
+        return False
 
 
 def _of_text(path: Path) -> str:
@@ -52,5 +59,5 @@ def _of_text(path: Path) -> str:
 
 def _ends_open(row: Row) -> bool:
     """Whether a text is many words that end in a word, without the full stop that whole texts have."""
-    text = str(row.values["text"]).strip()
+    text = required(row, "text").strip()
     return len(text.split()) >= 8 and text[-1].isalnum()

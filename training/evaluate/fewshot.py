@@ -70,7 +70,7 @@ def evaluate_fewshot(subject: Subject, path: Path | str, options: Options) -> Re
     first = prompter.prompt(chosen[0].text)
     result.details["prompt"] = f"{first}[{' | '.join(labels)}]"
     result.notes.extend(_notes(prompter, chosen, options))
-    add_baselines(result, chosen, truth, labels, options)
+    add_baselines(result, chosen, truth, probabilities, options)
     return result
 
 

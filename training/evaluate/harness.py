@@ -5,6 +5,7 @@ left, a context and its continuation are encoded together, texts for perplexity 
 module needs the library `lm_eval`, so it is imported only when asked for.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,7 +16,7 @@ from model.generate import generate
 from model.prompts import PromptTemplate
 from model.sampling_params import SamplingParams
 from training.answering import greedy_answers
-from training.evaluate.results import Z95, Figure, Result
+from training.evaluate.results import Z95, Figure, Result, mean_interval
 from training.evaluate.scoring import Request, rolling_requests, start_token
 from training.evaluate.subject import Options, Subject
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
 
 _MAX_TOKENS = 256  # the harness's own default
+_SHARES = ("acc", "acc_norm", "exact_match")  # of its measures, parts of 1
 _MAX_TOKENS_NAMES = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 
 
@@ -170,12 +172,13 @@ def _figures(found: Mapping[str, Any], task: str) -> list[Figure]:
         if not comma or metric.endswith("_stderr") or not isinstance(value, int | float):
             continue
         error = values.get(f"{metric}_stderr,{kind}")
-        half = Z95 * error if isinstance(error, int | float) else None
+        half = Z95 * error if isinstance(error, int | float) and math.isfinite(error) else None
+        share = metric in _SHARES and 0 <= value <= 1
         convention = (
             f"lm-eval, version {found['versions'].get(task)}, {found['n-shot'].get(task, 0)}-shot, filter {kind}"
         )
-        low, high = (None, None) if half is None else (value - half, value + half)
-        figures.append(Figure(f"{task} {metric}", float(value), convention, low, high))
+        low, high = mean_interval(float(value), half, share=share)
+        figures.append(Figure(f"{task} {metric}", float(value), convention, low, high, share))
     return figures
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from training.data.tables import Row, read_rows, required
 from training.errors import DataError
-from training.evaluate.corpus import Ngrams
+from training.evaluate.ngram_baseline import LEFT_OUT, Ngrams
 from training.evaluate.results import Baseline, Result, share_figure
 from training.evaluate.scoring import Request, encode_pair
 from training.evaluate.subject import Options, Subject, drawn
@@ -59,6 +59,8 @@ def evaluate_hellaswag(subject: Subject, path: Path | str, options: Options) -> 
     result.baselines.append(Baseline("chance", dict.fromkeys(hits, chance), ""))
     if options.ngrams:
         result.baselines.append(_ngrams(options.ngrams, chosen, requests))
+    else:
+        result.notes.append(LEFT_OUT)
     return result
 
 
@@ -114,4 +116,4 @@ def _ngrams(ngrams: Ngrams, items: list[Item], requests: list[Request]) -> Basel
         for request in requests
     ]
     hits = _hits(items, requests, np.array(totals))
-    return ngrams.baseline(5, {name: float(np.mean(values)) for name, values in hits.items()})
+    return ngrams.baseline(5, [share_figure(name, values, "") for name, values in hits.items()])

@@ -12,8 +12,8 @@ import numpy as np
 
 from training.data.tables import read_rows, required
 from training.errors import DataError
-from training.evaluate.corpus import Ngrams
-from training.evaluate.results import Baseline, Result, perplexity_figure, share_figure
+from training.evaluate.ngram_baseline import LEFT_OUT, Ngrams
+from training.evaluate.results import Baseline, Figure, Result, perplexity_figure, share_figure
 from training.evaluate.scoring import Request, encode_pair
 from training.evaluate.subject import Options, Subject, drawn
 
@@ -29,35 +29,35 @@ def evaluate_lambada(subject: Subject, path: Path | str, options: Options) -> Re
     chosen = drawn(passages, options)
     requests = [encode_pair(subject.tokenizer, context, word) for context, word in chosen]
     scores = scorer.score(requests, desc="LAMBADA")
-    whole = [scored.exact for scored in scores]
-    last = [bool(scored.greedy[-1]) for scored in scores]
     per_word = float(np.mean([len(scored.greedy) for scored in scores]))
     bos = "BOS in front" if subject.tokenizer.add_bos else "nothing in front of the passage"
-    figures = [
-        share_figure(
-            WORD_ACCURACY,
-            whole,
-            f"greedy decoding writes the whole last word ({_WORD}); {bos}; the lm-eval harness's convention (lambada_openai)",
-        ),
-        perplexity_figure(
-            WORD_PERPLEXITY,
-            np.array([-scored.total for scored in scores]),
-            "e to the mean nats of the whole last word; the same",
-        ),
-        share_figure(
-            TOKEN_ACCURACY,
-            last,
-            "the passage's last token alone is the likeliest, given all tokens before it, those of the last word too: an "
-            f"easier question, the more so the smaller the vocabulary (here {per_word:.2f} tokens a word); near GPT-2's paper",
-        ),
-        perplexity_figure(
-            TOKEN_PERPLEXITY,
-            np.array([-scored.logprobs[-1] for scored in scores]),
-            "e to the mean nats of that last token",
-        ),
+    figures = _figures(
+        [scored.exact for scored in scores],
+        [-scored.total for scored in scores],
+        [bool(scored.greedy[-1]) for scored in scores],
+        [-float(scored.logprobs[-1]) for scored in scores],
+        f"greedy decoding writes the whole last word ({_WORD}); {bos}; the lm-eval harness's convention (lambada_openai)",
+        "the passage's last token alone is the likeliest, given all tokens before it, those of the last word too: an "
+        f"easier question, the more so the smaller the vocabulary (here {per_word:.2f} tokens a word); near GPT-2's paper",
+    )
+    result = Result("lambada", str(path), len(chosen), len(passages), "passages", figures)
+    if options.ngrams:
+        result.baselines.append(_ngrams(options.ngrams, requests))
+    else:
+        result.notes.append(LEFT_OUT)
+    return result
+
+
+def _figures(
+    exact: list[bool], nats: list[float], last: list[bool], last_nats: list[float], by_word: str, by_token: str
+) -> list[Figure]:
+    """Of each passage's last word, and of its last token, whether it was hit and its nats; with the accuracies' conventions."""
+    return [
+        share_figure(WORD_ACCURACY, exact, by_word),
+        perplexity_figure(WORD_PERPLEXITY, np.array(nats), "e to the mean nats of the whole last word; the same"),
+        share_figure(TOKEN_ACCURACY, last, by_token),
+        perplexity_figure(TOKEN_PERPLEXITY, np.array(last_nats), "e to the mean nats of that last token"),
     ]
-    baselines = [_ngrams(options.ngrams, requests)] if options.ngrams else []
-    return Result("lambada", str(path), len(chosen), len(passages), "passages", figures, baselines)
 
 
 def read_passages(path: Path | str) -> list[tuple[str, str]]:
@@ -86,10 +86,4 @@ def _ngrams(ngrams: Ngrams, requests: list[Request]) -> Baseline:
         last.append(hits[-1])
         nats.append(-sum(logprobs))
         last_nats.append(-logprobs[-1])
-    values = {
-        WORD_ACCURACY: float(np.mean(exact)),
-        WORD_PERPLEXITY: float(np.exp(np.mean(nats))),
-        TOKEN_ACCURACY: float(np.mean(last)),
-        TOKEN_PERPLEXITY: float(np.exp(np.mean(last_nats))),
-    }
-    return ngrams.baseline(5, values)
+    return ngrams.baseline(5, _figures(exact, nats, last, last_nats, "", ""))

@@ -41,7 +41,7 @@ def _bars(result: Result) -> bytes:
 
 
 def _bar(axes: "Axes", result: Result, figure: Figure, *, named: bool) -> None:
-    """One measure: the model's bar on top with its interval, a baseline's in each row below."""
+    """One measure: the model's bar on top, a baseline's in each row below, with the intervals that there are."""
     scale = 100 if figure.share else 1
     names = ["this model", *(baseline.name for baseline in result.baselines)]
     found = [figure.value, *(baseline.values.get(figure.name) for baseline in result.baselines)]
@@ -50,9 +50,9 @@ def _bar(axes: "Axes", result: Result, figure: Figure, *, named: bool) -> None:
     axes.barh(
         list(values), list(values.values()), color=[LIGHT.line if row == 0 else _PALE for row in values], height=0.62
     )
-    if figure.low is not None and figure.high is not None and math.isfinite(figure.high):
-        axes.plot([scale * figure.low, scale * figure.high], [0, 0], color=LIGHT.mark, linewidth=1.6)
-        ends[0] = max(ends.get(0, 0.0), scale * figure.high)
+    for row, (low, high) in _intervals(result, figure).items():
+        axes.plot([scale * low, scale * high], [row, row], color=LIGHT.mark, linewidth=1.6)
+        ends[row] = max(ends.get(row, 0.0), scale * high)
     if ends and max(ends.values()) > 30 * min(values.values()) > 0 and not figure.share:
         axes.set_xscale("log")
     for row, value in values.items():
@@ -65,6 +65,16 @@ def _bar(axes: "Axes", result: Result, figure: Figure, *, named: bool) -> None:
     axes.margins(x=0.25)
     axes.grid(visible=False, axis="y")
     axes.set_title(f"{figure.name}{', %' if figure.share else ''}", fontsize=9, loc="left", color=LIGHT.ink)
+
+
+def _intervals(result: Result, figure: Figure) -> dict[int, tuple[float, float]]:
+    """By row of the bars, the model's first: the intervals that there are."""
+    found = [(figure.low, figure.high), *(b.intervals.get(figure.name, (None, None)) for b in result.baselines)]
+    return {
+        row: (low, high)
+        for row, (low, high) in enumerate(found)
+        if low is not None and high is not None and math.isfinite(high)
+    }
 
 
 def _calibration(axes: "Axes", details: dict[str, Any]) -> None:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -30,22 +30,43 @@ class Figure:
     @property
     def interval(self) -> str:
         """The interval for a table; empty where there is none."""
-        if self.low is None or self.high is None:
-            return ""
-        return (
-            f"{100 * self.low:.2f} to {percent(self.high)}"
-            if self.share
-            else f"{plain(self.low)} to {plain(self.high)}"
-        )
+        return "" if self.low is None or self.high is None else _range(self.low, self.high, share=self.share)
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """What something simpler reaches: its figures by the names that the model's have, and how it was made."""
+    """What something simpler reaches: its figures by the names that the model's have, and how it was made. `intervals`: the 95 %
+    intervals of those that have one. `differences`: the model's figures less these, taken row by row, with their intervals."""
 
     name: str
     values: dict[str, float]
     convention: str
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    differences: list[Figure] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, name: str, figures: Sequence[Figure], convention: str, differences: Sequence[Figure] = ()) -> Self:
+        """A baseline whose figures and intervals are those of `figures`."""
+        values = {figure.name: figure.value for figure in figures}
+        found = {f.name: (f.low, f.high) for f in figures if f.low is not None and f.high is not None}
+        return cls(name, values, convention, found, list(differences))
+
+    def shown(self, figure: Figure) -> str:
+        """What it has of a model's figure, for a table, the interval behind it; empty where it has nothing."""
+        value = self.values.get(figure.name)
+        if value is None:
+            return ""
+        interval = self.intervals.get(figure.name)
+        text = percent(value) if figure.share else plain(value)
+        return f"{text} ({_range(*interval, share=figure.share)})" if interval else text
+
+    @property
+    def difference_text(self) -> str:
+        """The differences as a sentence without its full stop; empty where there are none."""
+        if not self.differences:
+            return ""
+        parts = [f"{d.name} {100 * d.value:+.2f} points{_points(d)}" for d in self.differences]
+        return f"this model less {self.name}: {', '.join(parts)}; {self.differences[0].convention}"
 
 
 @dataclass(frozen=True)
@@ -70,7 +91,7 @@ class Result:
 
     def rows(self) -> list[tuple[Figure, list[str]]]:
         """Each figure with what the baselines have of it, shown for a table; empty where one has nothing."""
-        return [(figure, [_beside(baseline, figure) for baseline in self.baselines]) for figure in self.figures]
+        return [(figure, [baseline.shown(figure) for baseline in self.baselines]) for figure in self.figures]
 
     @property
     def has_intervals(self) -> bool:
@@ -86,7 +107,7 @@ class Result:
 
     def to_json(self) -> dict[str, Any]:
         """The result as JSON's own types; a number that JSON has none for (infinite, not a number) becomes null."""
-        return _finite(asdict(self) | {"limited": self.items < self.total})
+        return finite(asdict(self) | {"limited": self.items < self.total})
 
 
 def table(result: Result) -> str:
@@ -101,6 +122,7 @@ def table(result: Result) -> str:
     lines = [f"{result.task}: {result.data}", f"{scope}, {result.seconds:.1f} s", "", *_columns(rows), ""]
     lines += [f"{figure.name}: {figure.convention}." for figure in result.figures if figure.convention]
     lines += [f"{names}: {convention}." for names, convention in result.baseline_conventions()]
+    lines += [f"{baseline.difference_text}." for baseline in result.baselines if baseline.differences]
     lines += [f"note: {note}." for note in result.notes]
     if prompt := result.details.get("prompt"):
         lines += [
@@ -129,15 +151,25 @@ def share_figure(name: str, hits: Sequence[bool] | np.ndarray, convention: str) 
 
 
 def mean_figure(name: str, values: np.ndarray, convention: str, *, share: bool = False) -> Figure:
-    """The mean of `values` [n], each item's own, with the normal distribution's interval."""
-    mean, half = float(values.mean()), _half_width(values)
-    return Figure(name, mean, convention, mean - half, mean + half, share)
+    """The mean of `values` [n], each item's own, with the normal distribution's interval; a share's ends at 0 and 1. One item
+    alone has no interval."""
+    low, high = mean_interval(float(values.mean()), _half_width(values), share=share)
+    return Figure(name, float(values.mean()), convention, low, high, share)
+
+
+def mean_interval(mean: float, half: float | None, *, share: bool) -> tuple[float | None, float | None]:
+    """From `half` below the mean to `half` above it, a share's within 0 and 1; (None, None) without `half`."""
+    if half is None:
+        return None, None
+    return (max(0.0, mean - half), min(1.0, mean + half)) if share else (mean - half, mean + half)
 
 
 def perplexity_figure(name: str, nats: np.ndarray, convention: str) -> Figure:
     """e to the mean of `nats` [n], each item's own; the interval is that of the mean, taken to the same power."""
-    mean, half = float(nats.mean()), _half_width(nats)
-    return Figure(name, exp(mean), convention, exp(mean - half), exp(mean + half))
+    low, high = mean_interval(float(nats.mean()), _half_width(nats), share=False)
+    if low is None or high is None:
+        return Figure(name, exp(float(nats.mean())), convention)
+    return Figure(name, exp(float(nats.mean())), convention, exp(low), exp(high))
 
 
 def exp(nats: float) -> float:
@@ -157,13 +189,18 @@ def plain(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.2f}" if abs(value) >= 10 else f"{value:.4f}"
 
 
-def _half_width(values: np.ndarray) -> float:
-    return Z95 * float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.inf
+def _half_width(values: np.ndarray) -> float | None:
+    return Z95 * float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else None
 
 
-def _beside(baseline: Baseline, figure: Figure) -> str:
-    value = baseline.values.get(figure.name)
-    return "" if value is None else percent(value) if figure.share else plain(value)
+def _range(low: float, high: float, *, share: bool) -> str:
+    return f"{100 * low:.2f} to {percent(high)}" if share else f"{plain(low)} to {plain(high)}"
+
+
+def _points(difference: Figure) -> str:
+    if difference.low is None or difference.high is None:
+        return ""
+    return f" (95 % interval {100 * difference.low:+.2f} to {100 * difference.high:+.2f})"
 
 
 def _columns(rows: list[list[str]]) -> list[str]:
@@ -179,9 +216,10 @@ def _missing(name: str) -> Figure:
     raise KeyError(name)
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """A value of dicts, lists and numbers as JSON can hold it: tuples as lists, null for what is infinite or not a number."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

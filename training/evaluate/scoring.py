@@ -11,7 +11,7 @@ from model.errors import ContextLengthError
 from model.gpt import GPT
 from model.tokenizer import Tokenizer
 from training.evaluate.forward import Forward, Scored, Tokens, length_batches
-from training.evaluate.shared import WORTHWHILE, Group, score_groups
+from training.evaluate.shared_context import WORTHWHILE, Group, score_groups
 
 BATCH_TOKENS = 4096
 

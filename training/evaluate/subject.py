@@ -14,7 +14,7 @@ from model.errors import ConfigError, HomegrownError
 from model.gpt import GPT, SequenceClassifier
 from model.hub import resolve_model
 from model.tokenizer import Tokenizer
-from training.evaluate.corpus import Ngrams
+from training.evaluate.ngram_baseline import Ngrams
 from training.evaluate.scoring import BATCH_TOKENS, Scorer
 
 T = TypeVar("T")
@@ -26,8 +26,9 @@ class Options:
 
     limit: items taken at most: of texts and articles the first, of rows some drawn by the seed. stride: tokens from one perplexity
     window to the next. train: a labelled file for baselines and few-shot examples. names: a label's text in the data -> what it is
-    called (by the classifier, or in the prompt). shots, prompt, calibrate: few-shot. max_tokens: of a generated answer. tasks: a
-    directory of lm-eval task files of one's own. threads: for tokenising.
+    called (by the classifier, or in the prompt). columns: of .csv and .tsv files without a header line. fields: (name, column) of
+    rows with answers, where a column has another name. shots, prompt, calibrate: few-shot. max_tokens: of a generated answer.
+    tasks: a directory of lm-eval task files of one's own. threads: for tokenising.
     """
 
     limit: int | None = None
@@ -38,6 +39,7 @@ class Options:
     label_field: str = "label"
     columns: tuple[str, ...] | None = None
     names: tuple[tuple[str, str], ...] = ()
+    fields: tuple[tuple[str, str], ...] = ()
     shots: int = 0
     prompt: str | None = None
     calibrate: bool = True

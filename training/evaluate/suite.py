@@ -9,7 +9,11 @@ from typing import Any
 
 from model.errors import ConfigError
 from model.gpt import SequenceClassifier
+from training.data.hub import HubCorpus
+from training.data.tables import table_files
 from training.environment import environment
+from training.errors import DataError
+from training.evaluate.answers import answer_fields
 from training.evaluate.detect import detect
 from training.evaluate.kinds import KINDS
 from training.evaluate.paper import Comparison, as_json, compare, paper_text, published_baseline
@@ -43,11 +47,18 @@ class Evaluation:
 def parse_target(target: str, options: Options, *, classifier: bool) -> tuple[str, str]:
     """`KIND=PATH`, or a path alone whose kind is told by its content -> (kind, path). ConfigError lists the kinds."""
     kind, equals, path = target.partition("=")
+    check_columns(path if equals and kind in KINDS else target, options)
     if equals and kind in KINDS:
         return kind, path
     if equals and not Path(target).exists():
         raise ConfigError(f"--on {target}: there is no kind {kind!r}; the kinds are {', '.join(KINDS)}")
     return detect(Path(target), options, classifier=classifier), target
+
+
+def check_columns(path: Path | str, options: Options) -> None:
+    """DataError when columns are named for a data set of the Hub, whose rows name theirs."""
+    if options.columns and str(path).startswith(HubCorpus.PREFIX):
+        raise DataError(f"{path}: its rows name their fields themselves; leave --columns out")
 
 
 def evaluate(
@@ -64,6 +75,10 @@ def evaluate(
         raise ConfigError(f"name data to evaluate on: --on [KIND=]PATH; the kinds are {', '.join(KINDS)}")
     classifier = isinstance(subject.model, SequenceClassifier)
     chosen = [parse_target(target, options, classifier=classifier) for target in targets]
+    if options.train:
+        check_columns(options.train, options)
+        table_files([options.train])
+    answer_fields(options)
     for kind, _ in chosen:
         _ = subject.classifier if kind == "classify" else subject.language_model
     results = []

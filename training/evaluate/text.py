@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from training.data.readers import corpus_files, read_documents
-from training.evaluate.corpus import ORDER, Ngrams, tokenize_stream
+from training.evaluate.corpus import tokenize_stream
+from training.evaluate.ngram_baseline import LEFT_OUT, ORDER, Ngrams
 from training.evaluate.perplexity import score_windows
 from training.evaluate.results import Baseline, Figure, Result
 from training.evaluate.subject import Options, Subject, taken
@@ -39,6 +40,8 @@ def evaluate_text(subject: Subject, path: Path | str, options: Options) -> Resul
     result = Result("text", str(path), len(chosen), len(documents), "documents", figures)
     if options.ngrams:
         result.baselines.extend(ngram_baselines(options.ngrams, tokens, n_words, n_bytes))
+    else:
+        result.notes.append(LEFT_OUT)
     return result
 
 
@@ -52,5 +55,5 @@ def ngram_baselines(
         values = {"word perplexity": score.word_perplexity(n_words), "bits per byte": score.bits_per_byte(n_bytes)}
         if by_token:
             values |= {"token perplexity": score.perplexity, "loss": score.loss}
-        baselines.append(ngrams.baseline(n, values))
+        baselines.append(ngrams.baseline(n, [Figure(name, value, "") for name, value in values.items()]))
     return baselines

@@ -3,6 +3,9 @@
 The file is text that was cut into words: "( 1 @.@ 5 m )", `<unk>` for rare words, " = Title = " for headings. Models of other
 tokens read it either with the cutting undone or as it stands, and their nats are divided by the file's own words or by their own
 tokens.
+
+The cutting is undone by the rules of Megatron-LM's evaluation (Shoeybi et al., 2019), which the lm-eval harness has taken over; but
+the word "N" stays, which they make a "1": it stands for numbers in the Penn Treebank, not here.
 """
 
 import re
@@ -13,6 +16,7 @@ import numpy as np
 from training.data.archives import DAMAGED, open_bytes
 from training.errors import DataError
 from training.evaluate.corpus import tokenize_stream
+from training.evaluate.ngram_baseline import LEFT_OUT
 from training.evaluate.perplexity import Score, score_windows
 from training.evaluate.results import Figure, Result
 from training.evaluate.scoring import Scorer, rolling_requests, start_token
@@ -46,7 +50,7 @@ def evaluate_wikitext(subject: Subject, path: Path | str, options: Options) -> R
     every = articles(_read(Path(path)), path)
     chosen = every[: taken(len(every), options.limit)]
     natural = [detokenize(article) for article in chosen]
-    n_words, n_bytes = sum(len(a.split()) for a in chosen), sum(len(a.encode()) for a in chosen)
+    n_words, n_bytes = sum(map(count_words, chosen)), sum(len(a.encode()) for a in chosen)
     alone = score_articles(scorer, subject, natural, options.threads)
     context = subject.model.config.context_length
     stride = options.stride or context  # the published figures come from windows that don't overlap
@@ -62,8 +66,9 @@ def evaluate_wikitext(subject: Subject, path: Path | str, options: Options) -> R
         Figure(
             "word perplexity",
             alone.word_perplexity(n_words),
-            f"nats of {alone.tokens:,} tokens over the file's own {n_words:,} words; {alone_text} (as the lm-eval harness, which "
-            "has 37.37 for GPT-2 124M on the test split without <unk>; GPT-2's paper, 37.50, describes the same)",
+            f"nats of {alone.tokens:,} tokens over the file's own {n_words:,} words, counted as the lm-eval harness counts "
+            f"them, two too many an article; {alone_text} (the harness has 37.37 for GPT-2 124M on the test split without <unk>; "
+            "GPT-2's paper, 37.50, describes the same)",
         ),
         Figure("bits per byte", alone.bits_per_byte(n_bytes), f"the same nats over the file's own {n_bytes:,} bytes"),
         Figure(
@@ -77,7 +82,15 @@ def evaluate_wikitext(subject: Subject, path: Path | str, options: Options) -> R
     if options.ngrams:
         tokens = tokenize_stream(natural, subject.tokenizer, threads=options.threads)
         result.baselines.extend(ngram_baselines(options.ngrams, tokens, n_words, n_bytes, by_token=False))
+    else:
+        result.notes.append(LEFT_OUT)
     return result
+
+
+def count_words(article: str) -> int:
+    """An article's words as the lm-eval harness counts them: the pieces between white space, so that the blanks that an article
+    begins and ends with leave an empty piece at either end, two more than there are words."""
+    return len(re.split(r"\s+", article))
 
 
 def articles(text: str, where: Path | str) -> list[str]:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,14 @@ from hypothesis import strategies as st
 
 from model.errors import ConfigError, HomegrownError
 from model.generate import generate
-from model.prompts import ALPACA_TEMPLATE, InstructionTemplate
+from model.prompts import ALPACA_TEMPLATE, InstructionTemplate, PromptTemplate
 from model.sampling_params import SamplingParams
+from training.data.dialogues import Instruction, Turn
 from training.errors import DataError
-from training.evaluate.answers import evaluate_answers
+from training.evaluate.answers import evaluate_answers, served_templates
+from training.evaluate.detect import detect
 from training.evaluate.overlap import exact_match, normalize_answer, rouge_l, token_f1
+from training.evaluate.results import wilson
 from training.evaluate.subject import Options, Subject, load_subject
 
 ROWS = [
@@ -98,11 +102,88 @@ def test_chats_count_every_turn_and_completions_stand_as_they_are(subject: Subje
     assert result.details["examples"][0]["reference"] == "green"
 
 
+@pytest.mark.parametrize(("row", "written"), [
+    (ROWS[0], "Red.\n\n### Instruction:\nx"),
+    ({"messages": [{"role": "user", "content": "A colour?"}, {"role": "assistant", "content": "Red."}]}, "Red.\n\nUser:\nx"),
+])  # fmt: skip
+def test_a_model_without_templates_is_asked_and_cut_as_it_is_served(
+    subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row: Any, written: str
+) -> None:
+    asked: list[list[int]] = []
+
+    def answers(_model: object, prompts: list[list[int]], _max_tokens: int, **_: object) -> list[list[int]]:
+        asked.extend(prompts)
+        return [subject.tokenizer.encode(written) for _ in prompts]
+
+    monkeypatch.setattr("training.evaluate.answers.greedy_answers", answers)
+    result = evaluate_answers(subject, write(tmp_path / "a.jsonl", [row]), Options(max_tokens=40))
+    assert result.figure("exact match").value == 1.0
+    assert result.details["examples"][0]["answer"] == "Red."
+    if "messages" in row:
+        template = PromptTemplate.from_directory(subject.directory)
+        assert asked == [template.encode(row["messages"][:1], subject.tokenizer)]
+
+
+def test_a_models_own_template_is_used_and_cuts_nothing(
+    tiny_llama_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = shutil.copytree(tiny_llama_dir, tmp_path / "own")
+    (own / "instruction_template.jinja").write_text("Q: {{ instruction }}\nA:")
+    subject = load_subject(own)
+    templates = served_templates(subject)
+    turn = Turn(Instruction("Name a colour."), "Red.")
+    assert subject.tokenizer.decode(templates.prompt(turn.request)).endswith("Q: Name a colour.\nA:")
+    text = "Red.\n\n### Instruction:\nx"
+    monkeypatch.setattr("training.evaluate.answers.greedy_answers", lambda *_, **__: [subject.tokenizer.encode(text)])
+    result = evaluate_answers(subject, write(tmp_path / "a.jsonl", ROWS[:1]), Options(max_tokens=40))
+    assert result.details["examples"][0]["answer"] == text
+
+
+def test_rows_without_an_answer_and_columns_of_other_names(subject: Subject, tmp_path: Path) -> None:
+    rows = [{"question": "Name a colour.", "answer": "Red."}, {"question": "Name two.", "answer": " "}]
+    path, names = write(tmp_path / "a.jsonl", rows), (("instruction", "question"), ("output", "answer"))
+    with pytest.raises(DataError, match=r"a\.jsonl, line 1: .*--field instruction=COLUMN"):
+        evaluate_answers(subject, path, Options(max_tokens=4))
+    result = evaluate_answers(subject, path, Options(max_tokens=4, fields=names))
+    assert result.details["examples"][0]["reference"] == "Red."
+    assert (result.items, result.total) == (1, 1)
+    assert "left out: 1 of 2 rows, which have no answer" in result.notes
+    assert detect(path, Options(fields=names), classifier=False) == "answers"
+    with pytest.raises(ConfigError, match="--field question: there is no such field"):
+        evaluate_answers(subject, path, Options(fields=(("question", "instruction"),)))
+    headless = tmp_path / "a.csv"
+    headless.write_text("Name a colour.,Red.\n")
+    found = evaluate_answers(subject, headless, Options(max_tokens=4, columns=("instruction", "output")))
+    assert found.figure("answer loss").value == result.figure("answer loss").value
+
+
+def test_the_first_sentence_of_a_chat_is_that_of_its_last_message(subject: Subject, tmp_path: Path) -> None:
+    turns = [("user", "Hello. You!"), ("assistant", "Hi!"), ("user", "See you. Bye."), ("assistant", "See you.")]
+    chat = [{"messages": [{"role": role, "content": content} for role, content in turns]}]
+    result = evaluate_answers(subject, write(tmp_path / "c.jsonl", chat), Options(max_tokens=4))
+    assert result.baselines[0].values["exact match"] == 0.5
+    assert result.baselines[0].intervals["exact match"] == wilson(1, 2)
+
+
+def test_a_row_that_the_template_refuses_is_named(tiny_llama_dir: Path, tmp_path: Path) -> None:
+    own = shutil.copytree(tiny_llama_dir, tmp_path / "own")
+    (own / "chat_template.jinja").write_text(
+        "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}{{ messages[0].content }}"
+    )
+    rows = [
+        {"messages": [{"role": role, "content": "Hi"}, {"role": "assistant", "content": "Ho"}]}
+        for role in ("user", "system")
+    ]
+    with pytest.raises(DataError, match=r"c\.jsonl, line 2: .*no system"):
+        evaluate_answers(load_subject(own), write(tmp_path / "c.jsonl", rows), Options(max_tokens=4))
+
+
 def test_what_does_not_fit_is_cut_or_left_out_and_said(subject: Subject, tmp_path: Path) -> None:
     rows = [ROWS[0], {**ROWS[0], "instruction": "Name " * 200}, {**ROWS[0], "output": "Red " * 200}]
     result = evaluate_answers(subject, write(tmp_path / "a.jsonl", rows), Options(max_tokens=8))
     notes = " ".join(result.notes)
     assert "left out: 1 answers" in notes
+    assert (result.items, result.total, result.to_json()["limited"]) == (2, 2, False)
     assert "1 prompts lost their beginning" in notes
     assert math.isfinite(result.figure("answer loss").value)
     with pytest.raises(HomegrownError, match="every answer is longer"):

@@ -7,8 +7,8 @@ from sklearn.metrics import brier_score_loss, confusion_matrix, log_loss, precis
 
 from model.errors import HomegrownError
 from training.evaluate.baselines import logistic_regression, majority
-from training.evaluate.classification import classification_report, macro_f1, reliability_table
-from training.evaluate.results import wilson
+from training.evaluate.classification import classification_report, macro_f1, paired_differences, reliability_table
+from training.evaluate.results import Result, mean_figure, perplexity_figure, table, wilson
 
 
 def random_case(seed: int, n: int = 200, classes: int = 3) -> tuple[np.ndarray, np.ndarray]:
@@ -95,7 +95,42 @@ def test_a_label_that_nobody_has_and_nobody_says_does_not_count() -> None:
 def test_majority_of_the_training_rows_not_of_the_test() -> None:
     truth = np.array([1, 1, 1, 0])
     assert majority(["a", "b"], truth, None).values["accuracy"] == 0.75
-    assert majority(["a", "b"], truth, ["a", "a", "b"]).values["accuracy"] == 0.25
+    found = majority(["a", "b"], truth, ["a", "a", "b"])
+    assert found.values["accuracy"] == 0.25
+    assert found.intervals["accuracy"] == wilson(1, 4)
+    assert found.intervals["macro F1"][0] <= found.values["macro F1"] <= found.intervals["macro F1"][1]
+
+
+def test_paired_differences_leave_out_what_both_get_wrong() -> None:
+    rng = np.random.default_rng(0)
+    n, names = 2000, ["a", "b", "c"]
+    truth = rng.integers(0, 3, n)
+    first = np.where(rng.random(n) < 0.7, truth, (truth + 1) % 3)
+    second = np.where(rng.random(n) < 0.05, rng.integers(0, 3, n), first)
+    ours, theirs = np.eye(3)[first], np.eye(3)[second]
+    accuracy, f1 = paired_differences(truth, ours, theirs)
+    right, other = first == truth, second == truth
+    assert accuracy.value == pytest.approx(right.mean() - other.mean())
+    reports = [classification_report(truth, each, names) for each in (ours, theirs)]
+    assert f1.value == pytest.approx(reports[0].figures[1].value - reports[1].figures[1].value)
+    # The variance of a difference of pairs, as McNemar's test has it.
+    b, c = int((right & ~other).sum()), int((other & ~right).sum())
+    half = 1.96 * np.sqrt(b + c - (b - c) ** 2 / n) / n
+    assert accuracy.low == pytest.approx(accuracy.value - half, abs=0.1 * half)
+    assert accuracy.high == pytest.approx(accuracy.value + half, abs=0.1 * half)
+    low, high = wilson(int(right.sum()), n)
+    assert half < (high - low) / 4
+    assert [(f.low, f.high) for f in paired_differences(truth[:1], ours[:1], theirs[:1])] == [(None, None)] * 2
+
+
+def test_intervals_of_shares_end_at_0_and_1_and_one_item_has_none() -> None:
+    nearly = mean_figure("m", np.array([1.0, 1.0, 0.9]), "", share=True)
+    assert nearly.high == 1.0
+    assert mean_figure("m", np.array([0.0, 0.0, 0.1]), "", share=True).low == 0.0
+    assert mean_figure("m", np.array([1.0, 1.0, 0.9]), "").high > 1.0  # pyright: ignore[reportOptionalOperand]
+    single = [mean_figure("m", np.array([0.5]), ""), perplexity_figure("p", np.array([0.5]), "")]
+    single.append(classification_report(np.array([1]), np.array([[0.9, 0.1]]), ["a", "b"]).figures[1])
+    assert all(figure.interval == "" for figure in single)
 
 
 def test_logistic_regression_learns_words_and_gives_each_label_its_column() -> None:
@@ -111,5 +146,18 @@ def test_logistic_regression_learns_words_and_gives_each_label_its_column() -> N
     truth = np.array([names.index(label) for label in new_labels])
     baseline = logistic_regression(train_texts, train_labels, new_texts, truth, names)
     assert baseline.values["accuracy"] > 0.9
+    assert baseline.intervals["accuracy"] == wilson(round(60 * baseline.values["accuracy"]), 60)
+    assert not baseline.differences
+    model = np.eye(3)[truth]
+    beside = logistic_regression(train_texts, train_labels, new_texts, truth, names, against=model)
+    assert beside.differences[0].value == pytest.approx(1 - baseline.values["accuracy"])
+    report = classification_report(truth, model, names)
+    result = Result("classify", "x", 60, 60, "rows", report.figures, [beside], details=report.details())
+    low, high = baseline.intervals["accuracy"]
+    assert f"({100 * low:.2f} to {100 * high:.2f} %)" in table(result)
+    assert "this model less tf-idf + logistic: accuracy +" in table(result)
+    found = result.to_json()["baselines"][0]
+    assert found["intervals"]["accuracy"] == [low, high]
+    assert found["differences"][0]["low"] is not None
     with pytest.raises(HomegrownError, match="one label"):
         logistic_regression(["a b"], ["law"], new_texts, truth, names)

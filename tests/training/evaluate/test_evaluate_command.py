@@ -109,6 +109,8 @@ def test_a_classifier_directory(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.exception
     assert "classify: " in result.output
     assert "tf-idf + logistic" in result.output
+    assert "this model less tf-idf + logistic: accuracy " in result.output
+    assert "this model less tf-idf + logistic: accuracy " in (tmp_path / "page" / "evaluation.html").read_text()
     names = {path.name for path in (tmp_path / "page").iterdir()}
     assert {"1-classify-bars.png", "1-classify-calibration.png", "1-classify-confusion.png"} <= names
     assert "language-model head" in failed(str(directory), "--on", f"lambada={tmp_path / 'r.csv'}")
@@ -142,7 +144,41 @@ def test_mistakes(files: dict[str, str], tmp_path: Path) -> None:
     assert "from 1 to the model's context" in failed(base, "--on", files["text"], "--stride", "9999")
     assert run(base, "--on", files["text"], "--limit", "0").exit_code == 2
     assert run(base, "--on", files["text"], "--label-name", "x").exit_code == 2
+    assert run(base, "--on", files["text"], "--field", "x").exit_code == 2
+    assert run(base, "--on", files["text"], "--seed", "-1").exit_code == 2
     assert run(base).exit_code == 2
+
+
+def test_mistakes_are_found_before_anything_is_scored(
+    files: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.evaluate.suite.measure", lambda kind: pytest.fail(f"{kind} was measured"))
+    arguments = ("homegrown-base", "--on", files["text"])
+    nowhere = str(tmp_path / "nowhere.txt")
+    assert "nowhere.txt: no such file" in failed(*arguments, "--baseline-corpus", nowhere)
+    assert "nowhere.csv: no such file" in failed(*arguments, "--train", str(tmp_path / "nowhere.csv"))
+    assert "--field reply: there is no such field" in failed(*arguments, "--field", "reply=x")
+    said = failed("homegrown-base", "--on", "fewshot=hf:owner/name", "--columns", "text,label")
+    assert "hf:owner/name: its rows name their fields themselves; leave --columns out" in said
+    (tmp_path / "gap.jsonl").write_text('{"text": "one two three four five six seven eight"}\n{"other": 3}\n')
+    assert "gap.jsonl, line 2: has no field 'text'" in failed("homegrown-base", "--on", str(tmp_path / "gap.jsonl"))
+
+
+def test_columns_may_stand_behind_blanks(tmp_path: Path) -> None:
+    (tmp_path / "r.csv").write_text("".join(f"{'good' if i % 2 else 'bad'},Text number {i}\n" for i in range(4)))
+    result = run(
+        "homegrown-base", "--on", str(tmp_path / "r.csv"), "--columns", "mood, review ", "--text-field", "review",
+        "--label-field", "mood",
+    )  # fmt: skip
+    assert "\nfewshot: " in result.output
+
+
+def test_a_data_set_of_the_hub_is_told_by_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    def rows(_: object) -> Any:
+        yield from FILES["fewshot"][1]
+
+    monkeypatch.setattr("training.data.tables.hub_rows", rows)
+    assert parse_target("hf:owner/name@test", Options(), classifier=False) == ("fewshot", "hf:owner/name@test")
 
 
 def test_every_kind_has_its_function_and_help_lists_them() -> None:

@@ -11,9 +11,10 @@ import torch
 
 from model.gpt import GPT
 from training.errors import DataError
-from training.evaluate.corpus import Ngrams
 from training.evaluate.hellaswag import evaluate_hellaswag, read_items
 from training.evaluate.lambada import evaluate_lambada, read_passages
+from training.evaluate.ngram_baseline import Ngrams
+from training.evaluate.results import wilson
 from training.evaluate.subject import Options, Subject, load_subject
 
 PASSAGES = [
@@ -158,5 +159,13 @@ def test_ngrams_beside_them(tmp_path: Path, tiny_gpt2_dir: Path) -> None:
     lambada = evaluate_lambada(subject, write(tmp_path / "l.jsonl", [{"text": t} for t in PASSAGES[:2]]), options)
     assert lambada.baselines[0].values["last-word accuracy"] == 1.0
     assert lambada.baselines[0].values["last-word perplexity"] < 2
+    assert lambada.baselines[0].intervals["last-word accuracy"] == wilson(2, 2)
+    assert not lambada.notes
     hellaswag = evaluate_hellaswag(subject, write(tmp_path / "h.jsonl", ITEMS[1:]), options)
     assert hellaswag.baselines[1].values["accuracy"] == 1.0
+    assert "accuracy" in hellaswag.baselines[1].intervals
+    for plain in (
+        evaluate_lambada(subject, tmp_path / "l.jsonl", Options()),
+        evaluate_hellaswag(subject, tmp_path / "h.jsonl", Options()),
+    ):
+        assert "--baseline-corpus" in " ".join(plain.notes)

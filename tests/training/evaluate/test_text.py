@@ -15,11 +15,12 @@ from model.tokenizer import Tokenizer
 from training.data.bpe import train_bpe
 from training.data.readers import read_documents
 from training.errors import DataError
-from training.evaluate.corpus import Ngrams, tokenize_stream
+from training.evaluate.corpus import tokenize_stream
 from training.evaluate.ngram import KneserNey, NgramCounts
+from training.evaluate.ngram_baseline import Ngrams
 from training.evaluate.subject import Options, Subject, load_subject
 from training.evaluate.text import evaluate_text
-from training.evaluate.wikitext import articles, detokenize, evaluate_wikitext
+from training.evaluate.wikitext import articles, count_words, detokenize, evaluate_wikitext
 
 DOCUMENTS = [
     "The boat — a small one — went out at dawn.\nNobody saw it.",
@@ -118,6 +119,16 @@ def test_the_cutting_is_undone_as_the_harness_undoes_it() -> None:
         assert detokenize(article) == theirs({"page": article})
 
 
+def test_words_are_counted_as_the_harness_counts_them() -> None:
+    pytest.importorskip("lm_eval")
+    theirs = importlib.import_module("lm_eval.tasks.wikitext.preprocess_wikitext").process_results
+    for article in articles(WIKI, "wiki"):
+        found = theirs({"page": article}, (-7.0,))
+        assert found["word_perplexity"] == (-7.0, count_words(article))
+        assert found["bits_per_byte"] == (-7.0, len(article.encode()))
+        assert count_words(article) == len(article.split()) + 2
+
+
 def test_wikitext_conventions(subject: Subject, tmp_path: Path) -> None:
     path = tmp_path / "wiki.tokens"
     path.write_text(WIKI)
@@ -128,7 +139,7 @@ def test_wikitext_conventions(subject: Subject, tmp_path: Path) -> None:
         for begin in range(0, len(tokens) - 1, 128):  # end to end; the last window reaches back
             end = min(begin + 128, len(tokens) - 1)
             total += nats(subject, tokens[max(0, end - 128) : end + 1])[begin - end :].sum()
-        n_words += len(article.split())
+        n_words += len(article.split()) + 2
         n_bytes += len(article.encode())
     assert result.figure("word perplexity").value == pytest.approx(math.exp(total / n_words), rel=1e-4)
     assert result.figure("bits per byte").value == pytest.approx(total / math.log(2) / n_bytes, rel=1e-5)
@@ -168,6 +179,18 @@ def test_ngrams_of_text_and_of_shards_are_the_same(subject: Subject, tmp_path: P
     assert result.baselines[2].values["bits per byte"] == pytest.approx(
         score.nats / math.log(2) / len((tmp_path / "held_out.txt").read_bytes())
     )
+
+
+def test_without_a_corpus_the_ngrams_are_said_to_be_missing(subject: Subject, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(DOCUMENTS[1])
+    (tmp_path / "wiki.tokens").write_text(WIKI)
+    for result in (
+        evaluate_text(subject, tmp_path / "a.txt", Options()),
+        evaluate_wikitext(subject, tmp_path / "wiki.tokens", Options()),
+    ):
+        assert "--baseline-corpus" in " ".join(result.notes)
+    with pytest.raises(DataError, match=r"none\.txt: no such file"):
+        Ngrams(tmp_path / "none.txt", subject.tokenizer)
 
 
 def test_shards_serve_as_a_corpus_for_their_own_tokenizer_alone(subject: Subject, tmp_path: Path) -> None:

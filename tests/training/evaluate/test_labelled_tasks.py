@@ -16,7 +16,7 @@ from training.data.labelled import Labelled
 from training.errors import DataError
 from training.evaluate.classify import evaluate_classifier
 from training.evaluate.fewshot import calibrated, draw_examples, evaluate_fewshot, label_probabilities, make_prompter
-from training.evaluate.results import table
+from training.evaluate.results import table, wilson
 from training.evaluate.subject import Options, Subject, load_subject
 
 GOOD, BAD = (
@@ -67,6 +67,10 @@ def test_a_classifier_is_measured_with_its_own_probabilities(classifier: Subject
     assert result.figure("log loss").value == pytest.approx(np.mean(logs), rel=1e-5)
     assert [baseline.name for baseline in result.baselines] == ["majority", "tf-idf + logistic"]
     assert result.baselines[1].values["accuracy"] == 1.0
+    assert result.baselines[0].intervals["accuracy"] == wilson(3, 6)
+    difference = result.baselines[1].differences[0]
+    assert difference.value == pytest.approx(np.mean(hits) - 1)
+    assert difference.low is not None
     assert np.array(result.details["confusion"]).sum() == 6
 
 
@@ -98,7 +102,18 @@ def test_what_is_cut_left_out_or_repeated_is_said(
         return plain(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    assert "scikit-learn is not installed" in " ".join(evaluate_classifier(classifier, path, Options(train=more)).notes)
+    notes = " ".join(evaluate_classifier(classifier, path, Options(train=more)).notes)
+    assert "scikit-learn is not installed" in notes
+    assert "among the training rows: 1" in notes
+
+
+def test_training_rows_that_teach_no_words_leave_only_the_logistic_regression_out(
+    classifier: Subject, reviews: Path, tmp_path: Path
+) -> None:
+    for rows in ([("good", "?!"), ("bad", "...")], [("good", "Fine."), ("good", "Warm.")]):
+        result = evaluate_classifier(classifier, reviews, Options(train=write(tmp_path / "t.tsv", rows)))
+        assert [baseline.name for baseline in result.baselines] == ["majority"]
+        assert "logistic regression on tf-idf is left out" in " ".join(result.notes)
 
 
 def test_a_limit_draws_rows_of_all_labels_from_a_sorted_file(classifier: Subject, more: Path) -> None:
