@@ -128,10 +128,12 @@ def _without_repeats(rows: list[Labelled], elsewhere: list[Labelled], notes: lis
 
 
 def labels_of(rows: Sequence[Labelled], order: Sequence[str] = ()) -> tuple[str, ...]:
-    """The labels of `rows`, sorted, or in `order`. DataError when there are fewer than two, or when a row has one that `order`
-    hasn't."""
+    """The labels of `rows`, sorted, or in `order`. DataError when there are fewer than two, when `order` has one twice, or when a
+    row has one that `order` hasn't."""
     counts = Counter(row.label for row in rows)
     if order:
+        if len(order) < 2 or len(set(order)) < len(order):
+            raise DataError(f"data.labels: {', '.join(map(repr, order))}: name two labels or more, each once")
         stray = next((row for row in rows if row.label not in order), None)
         if stray:
             raise DataError(f"{stray.where}: label {stray.label!r} is none of {', '.join(map(repr, order))}")

@@ -11,7 +11,7 @@ class LengthOrder:
     """The endless sequence of epochs over rows of given lengths, a pure function of (seed, cursor). In each epoch every row comes
     once: they are shuffled, sorted by length within pools of some batches, and the batches of a pool are shuffled."""
 
-    def __init__(self, lengths: Sequence[int], *, seed: int, batch_rows: int) -> None:
+    def __init__(self, lengths: Sequence[int] | np.ndarray, *, seed: int, batch_rows: int) -> None:
         """`batch_rows`: how many make an update; batches begin where these do, across epochs too."""
         self._lengths, self._seed, self._batch_rows = np.asarray(lengths, np.int64), seed, batch_rows
         self._orders: dict[int, np.ndarray] = {}  # of the epochs last asked for
@@ -30,10 +30,14 @@ class LengthOrder:
         order = random.permutation(n)
         begun = min(-epoch * n % size, n)  # rows that fill the last batch of the epoch before
         pieces = [order[:begun]]
-        for start in range(begun, n, _POOL * size):
-            pool = order[start : start + _POOL * size]
+        for first in range(begun, n, _POOL * size):
+            pool = order[first : first + _POOL * size]
             pool = pool[np.argsort(self._lengths[pool], kind="stable")]
-            whole = len(pool) // size
-            batches = pool[: whole * size].reshape(whole, size)[random.permutation(whole)]
-            pieces += [batches.reshape(-1), pool[whole * size :]]
+            whole, left = divmod(len(pool), size)
+            # The epoch's last, partial batch comes last, with rows of any length: were it always the longest, they would always
+            # share a batch with rows of the next epoch.
+            start = int(random.integers(whole + 1)) * size
+            at = slice(start, start + left)
+            batches = np.delete(pool, at).reshape(whole, size)[random.permutation(whole)]
+            pieces += [batches.reshape(-1), pool[at]]
         return np.concatenate(pieces)

@@ -22,6 +22,7 @@ from training.data.labelled import (
     read_labelled,
     split_rows,
 )
+from training.data.length_order import LengthOrder
 from training.errors import DataError
 
 
@@ -59,6 +60,13 @@ def test_labels_may_be_numbers_get_other_names_and_an_order(tmp_path: Path) -> N
     assert read_data(ordered, [path], seed=0).labels == ("low", "middle", "high")
     with pytest.raises(DataError, match="line 3: label '2' is none of '0', '1'"):
         read_data(ClassifyData(labels=("0", "1")), [path], seed=0)
+
+
+@pytest.mark.parametrize("labels", [("0",), ("0", "1", "0")])
+def test_an_order_of_labels_has_two_or_more_each_once(tmp_path: Path, labels: tuple[str, ...]) -> None:
+    path = write(tmp_path / "d.jsonl", [{"text": f"text {i}", "label": i % len(set(labels))} for i in range(60)])
+    with pytest.raises(DataError, match=r"data\.labels: '0'.*two labels or more, each once"):
+        read_data(ClassifyData(labels=labels), [path], seed=0)
 
 
 def test_files_of_one_class_each(tmp_path: Path) -> None:
@@ -191,6 +199,11 @@ def test_batches_are_a_pure_function_of_the_cursor(n: int, batch_rows: int, cut:
             assert label == row[0] % 2
             assert weight == (2.0 if label else 1.0)
         assert batch.tokens.shape[1] <= 61
+
+
+def test_an_epochs_partial_batch_is_of_any_length() -> None:
+    left = {frozenset(LengthOrder(range(10), seed=seed, batch_rows=4).places(8, 2).tolist()) for seed in range(30)}
+    assert left == {frozenset({0, 1}), frozenset({4, 5}), frozenset({8, 9})}
 
 
 def test_rows_of_like_length_come_together_and_epochs_differ() -> None:
