@@ -86,10 +86,12 @@ class Turn:
 
 @dataclass(frozen=True)
 class Dialogue:
-    """A row: its turns, each request going on from the one before and its answer. Empty when the row has no answer."""
+    """A row: its turns, each request going on from the one before and its answer. Empty when the row has no answer. `left_out`:
+    turns that can't be learned, since they lack an answer or a request."""
 
     turns: tuple[Turn, ...]
     where: str
+    left_out: int = 0
 
 
 @dataclass(frozen=True)
@@ -118,19 +120,36 @@ def read_dialogue(row: Row, fields: Fields) -> Dialogue:
 
 
 def read_preference(row: Row, fields: Fields) -> Preference:
-    """The preference of a row. Answers may be texts or messages, which may repeat the request. DataError as read_dialogue."""
+    """The preference of a row. Answers may be texts or messages, which may repeat the request. DataError as read_dialogue, and when
+    the two are of different requests."""
     chosen, rejected = (_answer(row, name) for name in (fields.chosen, fields.rejected))
     if fields.instruction in row.values:
         request: Request = _instruction(row, fields)
-    elif isinstance(row.values.get(fields.prompt), list):
-        request = Chat(read_messages(row, fields.prompt))
-    elif isinstance(row.values.get(fields.chosen), list):
-        request = Chat(read_messages(row, fields.chosen)[:-1])
+    elif before := _messages_before(row, fields):
+        request = Chat(before)
+    elif fields.prompt in row.values and any(
+        isinstance(row.values[name], list) for name in (fields.chosen, fields.rejected)
+    ):
+        request = Chat((("user", required(row, fields.prompt).strip()),))  # the answers are messages, so it is one too
     elif fields.prompt in row.values:
         return Preference(Raw(required(row, fields.prompt)), chosen.rstrip(), rejected.rstrip(), row.where)
     else:
         raise _unknown(row, f"{fields.instruction!r} or {fields.prompt!r}")
     return Preference(request, chosen.strip(), rejected.strip(), row.where)
+
+
+def _messages_before(row: Row, fields: Fields) -> tuple[tuple[str, str], ...]:
+    """The messages that both answers are to: those of the prompt, and those that stand before the answers. Empty when there are
+    none. DataError when they aren't the same."""
+    names = (fields.prompt, fields.chosen, fields.rejected)
+    given = {name: read_messages(row, name) for name in names if isinstance(row.values.get(name), list)}
+    before = {name: messages if name == fields.prompt else messages[:-1] for name, messages in given.items()}
+    different = {messages: name for name, messages in before.items() if messages}
+    if len(different) > 1:
+        raise DataError(
+            f"{row.where}: {' and '.join(map(repr, different.values()))} are of different requests; both answers must be to one"
+        )
+    return next(iter(different), ())
 
 
 def read_messages(row: Row, field: str) -> tuple[tuple[str, str], ...]:
@@ -159,7 +178,9 @@ def _conversation(messages: tuple[tuple[str, str], ...], where: str) -> Dialogue
         for n, (role, content) in enumerate(messages)
         if role == "assistant" and n and content
     ]
-    return Dialogue(tuple(turns), where)
+    n_answers = sum(role == "assistant" for role, _ in messages)
+    waiting = messages[-1][0] != "assistant"  # for an answer that isn't there
+    return Dialogue(tuple(turns), where, n_answers - len(turns) + waiting)
 
 
 def _instruction(row: Row, fields: Fields) -> Instruction:

@@ -36,14 +36,8 @@ class HubCorpus:
         return str(self)
 
 
-def open_hub(name: str) -> Iterator[dict[str, Any]]:
-    """The rows of `hf:owner/name[:config][@split]`, one at a time. DataError when it can't be reached or read, or has no such
-    config or split."""
-    return hub_rows(HubCorpus.parse(name))
-
-
 def hub_rows(corpus: HubCorpus) -> Iterator[dict[str, Any]]:
-    """The same of a parsed name."""
+    """The rows of a data set, one at a time. DataError when it can't be reached or read, or has no such config or split."""
     try:
         import datasets
     except ImportError:

@@ -69,15 +69,15 @@ def whole_characters(text: str) -> str:
 
 
 def table_files(paths: Iterable[Path | str]) -> list[Path | HubCorpus]:
-    """What `paths` name: files, directories opened, in order of names, and data sets of the Hub. DataError when one isn't there or
-    is of no known kind, or when a directory holds none."""
+    """What `paths` name: files, those in directories but for hidden ones, in order of names, and data sets of the Hub. DataError
+    when one isn't there or is of no known kind, or when a directory holds none."""
     files: list[Path | HubCorpus] = []
     for name in paths:
         path = Path(name)
         if str(name).startswith(HubCorpus.PREFIX):
             files.append(HubCorpus.parse(str(name)))
         elif path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.is_file() and plain_suffix(p) in _READERS)
+            inside = sorted(p for p in path.rglob("*") if _is_table(p, path))
             if not inside:
                 raise DataError(f"{path}: holds no {_KINDS} file")
             files += inside
@@ -90,6 +90,12 @@ def table_files(paths: Iterable[Path | str]) -> list[Path | HubCorpus]:
     if not files:
         raise DataError(f"no data given; name at least one {_KINDS} file")
     return files
+
+
+def _is_table(path: Path, directory: Path) -> bool:
+    """Whether a file under `directory` is to be read; hidden ones are some program's own."""
+    hidden = any(part.startswith(".") for part in path.relative_to(directory).parts)
+    return not hidden and path.is_file() and plain_suffix(path) in _READERS
 
 
 class _Lines:

@@ -49,6 +49,10 @@ def test_every_assistant_turn_is_one_to_learn() -> None:
     assert first == Turn(Chat((("system", "S"), ("user", "a"))), "b")
     assert isinstance(second.request, Chat)
     assert (len(second.request.messages), second.answer) == (6, "e")  # the empty answer is not learned
+    assert dialogue({"messages": messages}).left_out == 1
+    unasked, waiting = [{"role": "assistant", "content": "x"}], [{"role": "user", "content": "f"}]
+    assert dialogue({"messages": [*unasked, *messages[1:], *waiting]}).left_out == 3
+    assert dialogue({"messages": messages[:3]}).left_out == 0
 
 
 def test_fields_may_have_other_names() -> None:
@@ -96,6 +100,19 @@ def test_preferences_in_their_formats() -> None:
     assert preference({"prompt": [user], "chosen": [good], "rejected": [bad]}) == expected
     assert preference({"chosen": [user, good], "rejected": [user, bad]}) == expected
     assert preference({"prompt": "Hi", "chosen": [user, good], "rejected": [user, bad]}) == expected
+    assert preference({"prompt": "Hi", "chosen": [good], "rejected": [bad]}) == expected
+    assert preference({"prompt": "Hi", "chosen": [good], "rejected": "What?"}) == expected
+    assert preference({"prompt": [user], "chosen": [user, good], "rejected": [bad]}) == expected
+    other = {"role": "user", "content": "Bye"}
+    for different in (
+        {"chosen": [user, good], "rejected": [other, bad]},
+        {"prompt": "Hi", "chosen": [user, good], "rejected": [other, bad]},
+        {"prompt": [user], "chosen": [other, good], "rejected": [other, bad]},
+    ):
+        with pytest.raises(DataError, match=r"line 3: '\w+' and '\w+' are of different requests"):
+            preference(different)
+    with pytest.raises(DataError, match="none of the fields 'instruction' or 'prompt'"):  # no request at all
+        preference({"chosen": [good], "rejected": [bad]})
     with pytest.raises(DataError, match="'rejected'"):
         preference({"prompt": "Q:", "chosen": "x"})
     with pytest.raises(DataError, match="last message of 'chosen' must be the assistant's"):

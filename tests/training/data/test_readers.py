@@ -17,7 +17,7 @@ from pyarrow import parquet
 
 from training.data import readers
 from training.data.account import Account
-from training.data.hub import HubCorpus, open_hub
+from training.data.hub import HubCorpus, hub_rows
 from training.data.readers import corpus_files, read_documents
 from training.errors import DataError
 
@@ -200,7 +200,7 @@ def test_a_data_set_of_the_hub_is_streamed(
     monkeypatch.setattr(datasets, "load_dataset", from_disk)
     assert read("hf:owner/some-name:v1.0@test", "hf:plain") == documents * 2
     assert asked == [("owner/some-name", "v1.0", "test", True), ("plain", None, "train", True)]
-    assert next(open_hub("hf:plain")) == {"id": 0, "text": documents[0]}
+    assert next(hub_rows(HubCorpus.parse("hf:plain"))) == {"id": 0, "text": documents[0]}
     with pytest.raises(
         DataError, match=r"hf:plain@train, row 1: has no text in the field 'body'; its fields: 'id', 'text'"
     ):

@@ -137,6 +137,9 @@ def test_directories_are_read_in_order_of_names(tmp_path: Path) -> None:
     for name in ("b.jsonl", "a.jsonl"):
         (tmp_path / name).write_text(json.dumps({"from": name}))
     (tmp_path / "notes.txt").write_text("not data")
+    (tmp_path / ".cache").mkdir()
+    for hidden in ("._a.jsonl", ".cache/c.jsonl"):
+        (tmp_path / hidden).write_bytes(b"\x00\xff")
     assert [row.values["from"] for row in read_rows([tmp_path])] == ["a.jsonl", "b.jsonl"]
     (tmp_path / "none").mkdir()
     with pytest.raises(DataError, match=r"none: holds no \.csv"):
