@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from model.classifier import encode_text, label_scores
-from model.errors import ConfigError
+from model.errors import ConfigError, HomegrownError
 from model.files import write_json
 from training.classify_card import classify_card, data_table, result_tables
 from training.classify_recipe import ClassifySettings
@@ -85,6 +85,7 @@ class ClassifierRun:
             self.started,
             settings,
             data=rows_sha256(data.train),
+            validation=rows_sha256(data.validation),
             labels=list(data.labels),
             max_length=limit,
             class_weights=settings.data.class_weights,
@@ -129,10 +130,12 @@ class ClassifierRun:
             result.baselines.append(words)
         except ImportError:
             result.notes.append(MISSING)
+        except (ValueError, HomegrownError) as error:  # texts without a word, say: the classifier stands without it
+            result.notes.append(f"logistic regression on tf-idf is left out ({error})")
         return result
 
     def export(self, directory: Path, outcome: Outcome) -> None:
-        """Write evaluation.json, the model directory and the report: the model as it is, measured with the weights as they are
+        """Write the model directory, evaluation.json and the report: the model as it is, measured with the weights as they are
         stored, on the test rows if there are any, and on all validation rows."""
         round_weights(self.started, self.settings)
         results = [self.measure(self.data.validation, self.validation, "validation")]
@@ -143,6 +146,7 @@ class ClassifierRun:
             results[0].notes.append("measured once, after training: nothing was chosen by the figures of these rows")
         about = environment(outcome.world.device)
         card = classify_card(self.started, self.settings, self.data, results, self.notes, outcome.counters, about)
+        # The model first: what comes after it can fail, and be made again.
         export(self.started, self.settings, directory, card=card)
         write_json(
             directory / "evaluation.json", {"notes": self.notes, "results": [result.to_json() for result in results]}

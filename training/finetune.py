@@ -46,9 +46,10 @@ class LoraSettings(Section):
 
 class FinetuneOptim(OptimSettings):
     """As in pretraining, with the defaults of short runs: few updates of warm-up, then linearly down to nothing. `batch_rows`:
-    examples an update. `lr` follows from the method when it isn't given."""
+    examples an update. `lr` follows from the method when it isn't given; `matrix_lr`, Muon's, is a fifth of pretraining's."""
 
     batch_rows: int = Field(default=16, ge=1)
+    matrix_lr: float = Field(default=0.004, gt=0)
     weight_decay: float = Field(default=0.01, ge=0)
     beta2: float = Field(default=0.999, gt=0, lt=1)
     warmup_steps: int = Field(default=20, ge=0)

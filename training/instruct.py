@@ -67,6 +67,10 @@ class InstructRun:
         split = read_split(data, settings.data, seed, self._read)
         self.templates = templates_for(self.started, settings.data, split.requests)
         self.notes = [*split.notes]
+        if silent := sum(dialogue.left_out for _, dialogue in (*split.train, *split.validation)):
+            self.notes.append(
+                f"left out of these rows: {silent:,} turns that lack an answer to learn, or a request before it"
+            )
         self.train = self._examples([dialogue for _, dialogue in split.train], "training")
         self.validation = self._examples([dialogue for _, dialogue in split.validation], "validation")
         self.packed = settings.data.layout == "packed"
@@ -86,6 +90,7 @@ class InstructRun:
             self.started,
             settings,
             data=examples_sha256(self.train),
+            validation=examples_sha256(self.validation),
             layout=settings.data.layout,
             max_tokens=self.limit,
         )

@@ -85,15 +85,19 @@ class PreferRun:
             : settings.data.eval_rows
         ]
         self._fingerprint = fingerprint(
-            self.started, settings, data=pairs_sha256(self.train), beta=settings.beta, max_tokens=self.limit
+            self.started,
+            settings,
+            data=pairs_sha256(self.train),
+            validation=pairs_sha256(self.validation),
+            beta=settings.beta,
+            max_tokens=self.limit,
         )
 
     def refer(self, directory: Path, world: World) -> None:
         """Find the reference's log-probabilities: those that the run's directory keeps, or anew, under the model, which must still
         be the one before tuning."""
         path = directory / REFERENCE
-        depends = {**self._fingerprint, "validation": pairs_sha256(self.validation)}
-        key = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
+        key = hashlib.sha256(json.dumps(self._fingerprint, sort_keys=True).encode()).hexdigest()
         if world.is_main and Reference.load(path, key) is None:
             directory.mkdir(parents=True, exist_ok=True)
             Reference.of(self.model, self.train, self.validation).save(path, key)
@@ -118,7 +122,7 @@ class PreferRun:
             fingerprint=self._fingerprint,
             evaluate=self._watch,
             samples=lambda: self.questions.samples(self.model, bf16=bf16),
-            tokens_per_sample=max(1, round(2 * positions)),  # both answers
+            tokens_per_sample=max(1, round(positions)),  # one answer: they are rows of their own
         )
 
     def measure(self, *, base: bool = False) -> Measured:

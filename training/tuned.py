@@ -1,16 +1,17 @@
 """What instruction and preference tuning leave: evaluation.json, the report, and the model directory with its card."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from model.files import write_json
 from training.card import base_name, card, environment_text, training_text
-from training.costs import count_parameters
 from training.environment import environment
 from training.evaluate.results import Figure
-from training.finetune import Start, export
+from training.finetune import Start, export, method_text
 from training.fit import Outcome
 from training.instruct_recipe import InstructSettings, PreferSettings
 from training.questions import Questions
@@ -52,16 +53,19 @@ class Tuned:
 
 
 def write_result(result: Tuned, directory: Path) -> Path:
-    """Write `evaluation.json`, the report and `model/` into a run's directory, and return the last."""
+    """Write `model/`, `evaluation.json` and the report into a run's directory, and return the first."""
     settings, made_with = result.settings, environment(result.outcome.world.device)
     asked = [
         {"request": q.request.shown, "reference": q.reference, "base": before, "answer": answer}
         for q, before, answer in zip(result.questions.chosen, result.before.answers, result.after.answers, strict=True)
     ]
     figures = {
-        side: [asdict(figure) for figure in measured.figures]
+        side: [_json(figure) for figure in measured.figures]
         for side, measured in (("base", result.before), ("model", result.after))
     }
+    # The model first: what comes after it can fail, and be made again.
+    text = _card(result, made_with)
+    model = export(result.started, settings, directory, card=text, templates=result.templates.files)
     write_json(directory / "evaluation.json", {**figures, "rows": list(result.notes), "answers": asked})
     rows = Table("Rows", ["what became of them"], [[note] for note in result.notes])
     write_report(
@@ -72,8 +76,13 @@ def write_result(result: Tuned, directory: Path) -> Path:
         tables=[measures_table(result), rows],
         summary=_summary(result),
     )
-    text = _card(result, made_with)
-    return export(result.started, settings, directory, card=text, templates=result.templates.files)
+    return model
+
+
+def _json(figure: Figure) -> dict[str, Any]:
+    """A figure as JSON's own types: it has no number for what is infinite, so that becomes null."""
+    fields = asdict(figure).items()
+    return {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in fields}
 
 
 def measures_table(result: Tuned) -> Table:
@@ -108,7 +117,7 @@ def _card(result: Tuned, made_with: Mapping[str, str]) -> str:
             result.outcome.counters,
             batch=result.batch,
             passes=result.passes,
-            method=_method(result),
+            method=method_text(result.started, settings),
         ),
         "Made with": environment_text(made_with),
         "What it is not for": _LIMITS,
@@ -119,7 +128,7 @@ def _card(result: Tuned, made_with: Mapping[str, str]) -> str:
         sections,
         tags=[result.started.model.config.architecture],
         library="peft" if settings.method == "lora" else "transformers",
-        base=None if Path(settings.model).is_dir() else settings.model,
+        base=settings.model,
     )
 
 
@@ -127,27 +136,9 @@ def _summary(result: Tuned) -> str:
     made = "a low-rank adapter of" if result.settings.method == "lora" else "made from"
     best = result.outcome.counters
     return (
-        f"{result.kind} by Homegrown, {made} {_base(result)}. These are the weights of step {best.best_step:,}, "
+        f"{result.kind} by Homegrown, {made} {base_name(result.settings.model)}. These are the weights of step {best.best_step:,}, "
         f"which had the lowest validation loss of {best.step:,} steps."
     )
-
-
-def _base(result: Tuned) -> str:
-    """The base's name; every run calls its result "model", so then the run's."""
-    path = Path(result.settings.model)
-    return base_name(str(path.parent if path.is_dir() and path.name == "model" else path))
-
-
-def _method(result: Tuned) -> str:
-    settings, count = result.settings, count_parameters(result.started.model)
-    lora = settings.lora
-    names = lora.targets if lora.targets == "all" else ", ".join(lora.targets)
-    what = {
-        "full": "All weights were trained",
-        "last_block": "The last block, the final norm and the head, where it has weights of its own, were trained",
-        "lora": f"Low-rank pairs were trained (rank {lora.rank}, alpha {lora.alpha:g}, dropout {lora.dropout:g}, targets {names})",
-    }
-    return f"{what[settings.method]}: {count.trainable:,} of {count.total:,} parameters"
 
 
 def _usage(result: Tuned) -> str:

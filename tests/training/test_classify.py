@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,34 @@ def test_rows_that_chose_nothing_are_reported_first(tiny_llama_dir: Path, review
     assert (
         0 < card.index(f"Measures on the test rows ({test['items']})") < card.index("Measures on the validation rows")
     )
+
+
+def test_the_model_is_there_whatever_fails_beside_it(
+    tiny_llama_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"text": "!?"[i % 2] * (i + 1), "label": i % 2} for i in range(60)]  # no word for the baseline to count
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+
+    def fails(*_: object, **__: object) -> None:
+        raise OSError("no picture today")
+
+    monkeypatch.setattr("training.classify.write_report", fails)
+    with pytest.raises(OSError, match="no picture"):
+        classify(settings(tiny_llama_dir, run={"steps": 1}), [tmp_path / "rows.json"], tmp_path / "run")
+    assert isinstance(load_model(tmp_path / "run" / "model"), SequenceClassifier)
+    (result,) = results(tmp_path / "run")
+    assert [baseline["name"] for baseline in result["baselines"]] == ["majority"]
+    assert any("logistic regression on tf-idf is left out (" in note for note in result["notes"])
+
+
+def test_other_validation_rows_make_another_run(tiny_llama_dir: Path, reviews: Path) -> None:
+    some = settings(tiny_llama_dir)
+    data = read_data(some.data, [reviews], seed=0)
+    one, other = (
+        ClassifierRun(some, replace(data, validation=rows)).job().fingerprint
+        for rows in (data.validation, data.validation[1:])
+    )
+    assert {key for key in one if one[key] != other[key]} == {"validation"}
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])

@@ -1,6 +1,7 @@
 """Instruction tuning from files to a directory that serving reads, on a tiny model with a real vocabulary."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -20,30 +21,16 @@ from model.tokenizer import Tokenizer
 from training.answering import greedy_answers
 from training.data.batch import IGNORE
 from training.errors import DataError
+from training.evaluate.results import Figure
 from training.instruct import InstructRun, answer_loss, instruct
 from training.instruct_recipe import InstructSettings
-from training.objectives import LanguageModelLoss
+from training.tuned import _json
 
 TOKENIZER = Tokenizer.from_directory(Path(__file__).parents[2] / "checkpoints" / "homegrown-base")
 RECIPES = Path(__file__).parents[2] / "training" / "recipes"
 WORDS = (
-    "red",
-    "blue",
-    "green",
-    "black",
-    "white",
-    "small",
-    "large",
-    "old",
-    "new",
-    "good",
-    "bad",
-    "long",
-    "day",
-    "sun",
-    "sea",
-    "sky",
-)
+    "red", "blue", "green", "black", "white", "small", "large", "old", "new", "good", "bad", "long", "day", "sun", "sea", "sky",
+)  # fmt: skip
 ROWS = [
     {
         "instruction": f"Say the word that follows {word}.",
@@ -201,6 +188,7 @@ def test_chats_count_every_answer_and_rows_left_out_are_counted(base: Path, tmp_
         return {"messages": [{"role": role, "content": text} for turn in turns for role, text in turn]}
 
     rows = [*(chat(n, "One.", "Two.") for n in range(20)), chat(20, ""), chat(21, "word " * 400)]
+    rows[3]["messages"].append({"role": "user", "content": "And?"})
     path = tmp_path / "chats.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
     run = InstructRun(settings(base), [path])
@@ -209,6 +197,7 @@ def test_chats_count_every_answer_and_rows_left_out_are_counted(base: Path, tmp_
     for example in examples:
         assert TOKENIZER.decode(example.tokens[example.counted].tolist()) == "One.<|endoftext|>Two.<|endoftext|>"
     assert "left out: 1 rows without an answer to learn" in run.notes
+    assert "left out of these rows: 1 turns that lack an answer to learn, or a request before it" in run.notes
     assert any("1 examples dropped, longer than the context" in note for note in run.notes)
     cut = InstructRun(settings(base, data={"too_long": "truncate"}), [path])
     assert any("1 examples cut to the context" in note for note in cut.notes)
@@ -285,15 +274,21 @@ def test_answers_of_many_prompts_are_those_of_the_plain_generator(base: Path) ->
 
 
 def test_the_objective_of_a_run_sees_no_prompt_token(base: Path, data: Path) -> None:
-    """The gradient is that of the answers: another prompt's targets change nothing."""
+    """The loss is that of the answers and their ends, found here by the text: of no token before them."""
     run = InstructRun(settings(base), [data])
-    batch = run.source.batch(0, 4)
-    targets = batch.tensors()["targets"]
-    tokens = batch.tensors()["tokens"]
-    assert tokens is not None
-    assert targets is not None
-    logits = run.model(tokens).log_softmax(-1)
-    valid = targets != IGNORE
-    expected = -logits[valid].gather(1, targets[valid][:, None]).sum()
-    loss = LanguageModelLoss(run.model, bf16=False)(tokens, targets)
-    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-4)
+    loss = run.job().objective(**run.source.batch(0, run.source.samples_per_epoch).tensors())
+    answers, outputs = 0.0, {row["output"] for row in ROWS}
+    for example in run.train:
+        tokens = torch.from_numpy(example.tokens).long()
+        answer = TOKENIZER.decode(tokens.tolist()).partition("### Response:\n")[2].removesuffix("<|endoftext|>")
+        outputs.remove(answer)
+        logprobs = run.model(tokens[None, :-1])[0].log_softmax(-1).gather(1, tokens[1:, None])[:, 0]
+        answers -= float(logprobs[-len(TOKENIZER.encode(answer)) - 1 :].sum().detach())
+    assert loss.item() == pytest.approx(answers, rel=1e-5)
+
+
+def test_figures_are_json_whatever_they_are() -> None:
+    figure = Figure("perplexity", math.inf, "broken", low=math.nan, high=2.0)
+    assert json.loads(json.dumps(_json(figure), allow_nan=False)) == {
+        "name": "perplexity", "value": None, "convention": "broken", "low": None, "high": 2.0, "share": False,
+    }  # fmt: skip

@@ -29,23 +29,8 @@ from training.reference import Reference, margins, pair_logprobs, without_dropou
 
 TOKENIZER = Tokenizer.from_directory(Path(__file__).parents[2] / "checkpoints" / "homegrown-base")
 WORDS = (
-    "red",
-    "blue",
-    "green",
-    "black",
-    "white",
-    "small",
-    "large",
-    "old",
-    "new",
-    "good",
-    "bad",
-    "long",
-    "day",
-    "sun",
-    "sea",
-    "sky",
-)
+    "red", "blue", "green", "black", "white", "small", "large", "old", "new", "good", "bad", "long", "day", "sun", "sea", "sky",
+)  # fmt: skip
 ROWS = [
     {"instruction": f"Say {w}.", "input": "", "output": f"It is {w}.", "chosen": f"It is {w}.", "rejected": f"No, not {w}!"}
     for w in WORDS
@@ -174,7 +159,7 @@ def test_each_pair_comes_once_an_epoch_with_its_own_reference() -> None:
     reference = np.arange(14, dtype=np.float32).reshape(7, 2)
     source = PairRows(pairs, reference, seed=3, batch_rows=2)
     for epoch in range(2):
-        found: Counter[float] = Counter()
+        found = Counter[float]()
         for start in range(0, 7, 2):
             batch = source.batch(epoch * 7 + start, min(2, 7 - start))
             assert batch.chosen_tokens.shape == batch.rejected_tokens.shape
@@ -201,8 +186,7 @@ def test_pairs_that_cannot_teach_are_dropped_and_counted() -> None:
 
 
 def test_a_run_makes_the_better_answers_gain(finished: Path) -> None:
-    model = finished / "model"
-    assert isinstance(load_model(model), GPT)
+    assert isinstance(load_model(finished / "model"), GPT)
     found = json.loads((finished / "evaluation.json").read_text())
     before, after = ({figure["name"]: figure["value"] for figure in found[side]} for side in ("base", "model"))
     assert before["DPO loss"] == pytest.approx(math.log(2))
@@ -213,7 +197,7 @@ def test_a_run_makes_the_better_answers_gain(finished: Path) -> None:
     lines = [json.loads(line) for line in (finished / "log.jsonl").read_text().splitlines()]
     assert next(line["loss"] for line in lines if "loss" in line) == pytest.approx(math.log(2), abs=1e-5)
     assert {"validation_accuracy", "validation_margin"} <= {key for line in lines for key in line}
-    assert "(DPO)" in (model / "README.md").read_text()
+    assert "(DPO)" in (finished / "model" / "README.md").read_text()
 
 
 def test_prompts_are_those_that_serving_makes(base: Path, data: Path, finished: Path) -> None:
@@ -238,9 +222,7 @@ def test_a_resumed_run_ends_with_the_same_weights(base: Path, data: Path, finish
 
 
 def test_the_reference_is_kept_and_belongs_to_its_run(finished: Path, tmp_path: Path) -> None:
-    path = finished / REFERENCE
-    some = Reference.unknown(3, 2)
-    some.save(tmp_path / REFERENCE, "key")
+    Reference.unknown(3, 2).save(tmp_path / REFERENCE, "key")
     again = Reference.load(tmp_path / REFERENCE, "key")
     assert again is not None
     assert again.train.shape == (3, 2)
@@ -250,7 +232,7 @@ def test_the_reference_is_kept_and_belongs_to_its_run(finished: Path, tmp_path: 
     content[-3] ^= 1  # one bit of the last number
     (tmp_path / REFERENCE).write_bytes(content)
     assert Reference.load(tmp_path / REFERENCE, "key") is None
-    (tmp_path / REFERENCE).write_bytes(path.read_bytes()[:-40])
+    (tmp_path / REFERENCE).write_bytes((finished / REFERENCE).read_bytes()[:-40])
     assert Reference.load(tmp_path / REFERENCE, "key") is None
 
 
