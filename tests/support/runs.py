@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import random
 import socket
+from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -53,6 +54,11 @@ def start_pretrain(
     inputs: tuple[Path, Path], out: Path, *, resume: bool = False, processes: int = 1
 ) -> list[BaseProcess]:
     """Begin a run, or go on with it, in so many processes as torchrun would start."""
+    return start(_pretrain, *inputs, out, resume, processes=processes)
+
+
+def start(task: Callable[..., object], *arguments: object, processes: int) -> list[BaseProcess]:
+    """Call `task`, a function that another process can import, in so many processes as torchrun would start."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -62,14 +68,18 @@ def start_pretrain(
             "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes),
             "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1",
         }  # fmt: skip
-        process = _FORKED.Process(target=_pretrain, args=(*inputs, out, resume, environment), daemon=True)
+        process = _FORKED.Process(target=_call, args=(task, arguments, environment), daemon=True)
         process.start()
         started.append(process)
     return started
 
 
-def _pretrain(recipe: Path, corpus: Path, out: Path, resume: bool, environment: dict[str, str]) -> None:
+def _call(task: Callable[..., object], arguments: tuple[object, ...], environment: dict[str, str]) -> None:
     os.environ.update(environment)
+    task(*arguments)
+
+
+def _pretrain(recipe: Path, corpus: Path, out: Path, resume: bool) -> None:
     from training.pretrain import pretrain
     from training.pretrain_recipe import PretrainSettings
 
