@@ -28,7 +28,8 @@ from training.pretrain_recipe import PretrainSettings
 
 HELD_OUT = "the new text, held out"
 _NGRAM_TOKENS = 50_000_000
-_NGRAM_BYTES = 220  # of memory a token, to make n-gram models of up to five: measured, 130 of text, 210 of random tokens
+# Of memory a token, to make n-gram models of up to five tokens: measured, 130 for text-like tokens, 210 for random ones.
+_NGRAM_BYTES = 220
 
 
 @dataclass(frozen=True)
