@@ -37,7 +37,7 @@ class Job:
     """What a task hands over. `objective` holds the model, in float32 with requires_grad as wanted; it is moved to the device.
     `batch_rows`: samples an update, over all processes. `fingerprint`: what a resumption must share, as JSON. `evaluate` measures
     objective.model as it is, and gives at least "validation_loss" in nats; `samples` are texts of it. `tokens_per_sample`: about
-    how long a row is, for the model's FLOPs."""
+    how long a row is, for the model's FLOPs; `rows_per_sample`: 2 where a sample is a pair."""
 
     objective: Objective
     source: Source
@@ -48,6 +48,7 @@ class Job:
     evaluate: Callable[[], dict[str, float]]
     samples: Callable[[], list[str]] | None = None
     tokens_per_sample: int | None = None
+    rows_per_sample: int = 1
 
 
 @dataclass(frozen=True)
@@ -205,7 +206,7 @@ def _recorder(job: Job, directory: Path, world: World, step: int) -> Recorder:
     plan = RunPlan(
         flops_per_token=training_flops(job.objective.model, per_sample) if per_sample else None,
         peak_flops=peak_flops(world.device).flops * world.size,
-        total_tokens=steps * job.batch_rows * per_sample if steps and per_sample else None,
+        total_tokens=steps * job.batch_rows * job.rows_per_sample * per_sample if steps and per_sample else None,
         device=str(world.device),
     )
     return Recorder(

@@ -123,6 +123,7 @@ class PreferRun:
             evaluate=self._watch,
             samples=lambda: self.questions.samples(self.model, bf16=bf16),
             tokens_per_sample=max(1, round(positions)),  # one answer: they are rows of their own
+            rows_per_sample=2,
         )
 
     def measure(self, *, base: bool = False) -> Measured:

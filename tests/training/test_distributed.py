@@ -37,7 +37,7 @@ def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         inputs = write_inputs(directory, recipe(*request.param, steps))
         wait(start_pretrain(inputs, changing, resume=steps > 4, processes=processes))
     wait(start_pretrain(inputs, alone))
-    return alone, changing, 2e-3 if request.param == ("fsdp", "muon") else 1e-5
+    return alone, changing, 5e-3 if request.param == ("fsdp", "muon") else 1e-5
 
 
 def rows(run: Path) -> list[dict[str, float]]:
