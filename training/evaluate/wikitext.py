@@ -29,7 +29,8 @@ _UNDO = [
     for pattern, by in (
         (r"s '", "s'"),
         (r" @([-,.])@ ", r"\1"),
-        (r" ([:;.!?,])(?= )", r"\1"),
+        # One mark after another, in this order: of several in a row ("? !") the harness moves but some.
+        *((rf" {re.escape(mark)} ", f"{mark} ") for mark in ":;.!?,"),
         (r"\(\s*([^)]*?)\s*\)", r"(\1)"),
         (r"\[\s*([^\]]*?)\s*\]", r"[\1]"),
         (r"{\s*([^}]*?)\s*}", r"{\1}"),

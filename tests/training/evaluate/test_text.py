@@ -115,8 +115,10 @@ def test_wikitext_is_cut_into_articles_and_read_as_people_write() -> None:
 def test_the_cutting_is_undone_as_the_harness_undoes_it() -> None:
     pytest.importorskip("lm_eval")
     theirs = importlib.import_module("lm_eval.tasks.wikitext.preprocess_wikitext").wikitext_detokenizer
-    for article in articles(WIKI, "wiki"):
+    marks = ' = Marks = \n Zero ? ! " , he said ; Mid @-@ Ohio . . . at 18 ? ? Us ? : All , . : ; it \n 5 @,@ 000 . \n'
+    for article in [*articles(WIKI, "wiki"), marks]:
         assert detokenize(article) == theirs({"page": article})
+    assert detokenize(" The N class ") == " The N class "  # theirs makes it a number
 
 
 def test_words_are_counted_as_the_harness_counts_them() -> None:
