@@ -126,7 +126,10 @@ class ClassifierRun:
         result.baselines.append(majority(data.labels, truth, learned))
         try:
             texts = [row.text for row in data.train]
-            words = logistic_regression(texts, learned, [row.text for row in rows], truth, data.labels)
+            words = logistic_regression(
+                texts, learned, [row.text for row in rows], truth, data.labels,
+                against=probabilities, seed=self.settings.run.seed,
+            )  # fmt: skip
             result.baselines.append(words)
         except ImportError:
             result.notes.append(MISSING)

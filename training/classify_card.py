@@ -1,7 +1,6 @@
 """What a classifier's run writes about its result: tables for the report, and the model card."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from training.card import base_name, card, environment_text, training_text
 from training.classify_recipe import ClassifySettings
@@ -84,15 +83,12 @@ def classify_card(
 
 
 def _measures(result: Result) -> Table:
-    rows = []
-    for figure in result.figures:
-        values = [baseline.values.get(figure.name) for baseline in result.baselines]
-        beside = ["" if value is None else replace(figure, value=value).shown for value in values]
-        rows.append([figure.name, figure.shown, figure.interval, *beside])
+    rows = [[figure.name, figure.shown, figure.interval, *beside] for figure, beside in result.rows()]
     conventions = [f"{each.name}: {each.convention}." for each in (*result.figures, *result.baselines)]
     header = ["measure", "this model", "95 % interval", *(baseline.name for baseline in result.baselines)]
     title = f"Measures on the {result.data} rows ({result.items:,})"
-    return Table(title, header, rows, " ".join([*conventions, *(f"{note}." for note in result.notes)]))
+    differences = [baseline.difference_text for baseline in result.baselines if baseline.difference_text]
+    return Table(title, header, rows, " ".join([*conventions, *(f"{note}." for note in (*differences, *result.notes))]))
 
 
 def _classes(result: Result) -> Table:
