@@ -40,7 +40,10 @@ def main() -> None:
     parser.add_argument(
         "--shape", default="small", help="small (GPT-2 with 6 layers x 384), or one of model.config.PRESETS"
     )
-    parser.add_argument("--rows", type=int, default=16, help="rows of a batch, all computed at once")
+    parser.add_argument("--rows", type=int, default=16, help="rows of a batch")
+    parser.add_argument(
+        "--micro-batch", type=int, default=8, help="rows that train_step computes at a time; the others: all"
+    )
     parser.add_argument("--context", type=int, default=None, help="tokens of a row; by default the preset's context")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=3, help="updates of a case in a round")
@@ -66,6 +69,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         start = time.monotonic()
         command = [sys.executable, __file__, "--worker", case, "--shape", options.shape, "--rows", str(options.rows)]
         command += ["--threads", str(options.threads), "--steps", str(options.steps)]
+        command += ["--micro-batch", str(options.micro_batch)]
         command += ["--context", str(options.context)] if options.context else []
         environment = os.environ | {"OMP_NUM_THREADS": str(options.threads), "PYTHONPATH": str(ROOT)}
         worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
@@ -87,7 +91,14 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             "start_seconds": begun[case],
         }  # fmt: skip
         worker.wait()
-    return {"shape": options.shape, "rows": options.rows, "threads": options.threads, "cases": figures, **machine()}
+    return {
+        "shape": options.shape,
+        "rows": options.rows,
+        "micro_batch": options.micro_batch,
+        "threads": options.threads,
+        "cases": figures,
+        **machine(),
+    }
 
 
 def machine() -> dict[str, Any]:
@@ -112,7 +123,8 @@ def table(results: dict[str, Any]) -> str:
     base = results["cases"].get("eager-float32", {}).get("tokens_per_second")
     peers = [case["tokens_per_second"] for name, case in results["cases"].items() if name.startswith("trainer")]
     lines = [
-        f"{results['shape']}, {results['rows']} rows, {results['device']}, PyTorch {results['torch']}; peak "
+        f"{results['shape']}, {results['rows']} rows (train_step: {results['micro_batch']} at a time), "
+        f"{results['device']}, PyTorch {results['torch']}; peak "
         f"{results['peak'] / 1e9:.0f} GFLOP/s ({results['peak_source']})\n",
         "| case | tokens/s (median, range) | x eager float32 | x best Trainer | of the peak | peak memory, MB | start, s |",
         "|---|---|---|---|---|---|---|",
@@ -172,9 +184,10 @@ def work(options: argparse.Namespace) -> None:
     """One case, in its process."""
     import torch
 
+    from model.checkpoint import empty_model
     from model.config import gpt2_config, preset
     from model.gpt import GPT
-    from training.costs import shape_only, training_flops
+    from training.costs import training_flops
 
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
@@ -183,7 +196,7 @@ def work(options: argparse.Namespace) -> None:
     context = options.context or config.context_length
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     blocks = [torch.randint(0, config.vocab_size, (options.rows, context + 1)) for _ in range(4)]
-    flops = training_flops(shape_only(config), context)
+    flops = training_flops(empty_model(config).requires_grad_(True), context)
 
     def final() -> dict[str, Any]:
         peak = (
@@ -202,7 +215,7 @@ def work(options: argparse.Namespace) -> None:
     update = (
         eager(model, blocks, device)
         if options.worker == "eager-float32"
-        else ours(model, blocks, device, options.worker)
+        else ours(model, blocks, device, options.worker, options.micro_batch)
     )
     for i in range(3):  # compiling, and the allocator's first growth
         update(i)
@@ -233,7 +246,7 @@ def eager(model: Any, blocks: list[Any], device: Any) -> Callable[[int], None]:
     return update
 
 
-def ours(model: Any, blocks: list[Any], device: Any, case: str) -> Callable[[int], None]:
+def ours(model: Any, blocks: list[Any], device: Any, case: str, micro_batch: int) -> Callable[[int], None]:
     """training.loop.train_step, as a run calls it."""
     from training.data.batch import TokenBatch
     from training.distributed import World
@@ -256,7 +269,7 @@ def ours(model: Any, blocks: list[Any], device: Any, case: str) -> Callable[[int
         tokens = block[:, :-1].contiguous()
         documents = (tokens < tokens.max() // 256).cumsum(1) if case == "ours-masked" else None
         batch = TokenBatch(tokens, block[:, 1:].contiguous(), documents)
-        train_step(state, batch, objective, StepSettings(len(tokens), 1.0), 1.0, world)
+        train_step(state, batch, objective, StepSettings(micro_batch, 1.0), 1.0, world)
 
     return update
 

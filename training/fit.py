@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from model.errors import ConfigError
+from model.files import sweep
 from training import state as states
 from training.compiling import compile_in_place
 from training.costs import training_flops
@@ -73,6 +74,8 @@ def fit(job: Job, directory: Path, *, resume: bool) -> Outcome:
                 f"a batch of {job.batch_rows} rows can't be shared evenly by {world.size} processes; change the batch's size"
             )
         each_alike(job.fingerprint, world)
+        if world.is_main:
+            sweep(directory)
         set_threads(job.run)
         _trunk(job.objective).checkpointing = job.run.checkpointing
         # FSDP takes a model apart; the job keeps its own, whole, to measure and to export.

@@ -129,9 +129,7 @@ def test_one_adamw_step_equals_torchs_on_transformers_model(tmp_path: Path) -> N
     optimizer.step()
     step(state, made)
     save_model(state.model, tmp_path / "after")  # type: ignore[arg-type]
-    before, after = (
-        AutoModelForCausalLM.from_pretrained(path).state_dict() for path in (tmp_path, tmp_path / "after")
-    )
+    before, after = (AutoModelForCausalLM.from_pretrained(path).state_dict() for path in (tmp_path, tmp_path / "after"))
     for name, expected in theirs.state_dict().items():
         moved = (expected - before[name]).norm()
         assert moved > 0
@@ -316,7 +314,10 @@ def test_attention_in_tiles_is_attention(architecture: str, masked: bool) -> Non
     tokens = batch().tokens[:, :29]
     documents = (tokens < 9).cumsum(1) if masked else None
     for compiling in (False, True):
-        with patch.object(attention, "_TILE", 8), patch.object(torch.compiler, "is_compiling", lambda now=compiling: now):
+        with (
+            patch.object(attention, "_TILE", 8),
+            patch.object(torch.compiler, "is_compiling", lambda now=compiling: now),
+        ):
             logits = model(tokens, documents=documents)
         grads = torch.autograd.grad(logits.square().mean(), list(model.parameters()))
         found.append([logits.detach(), *grads])
