@@ -1,8 +1,10 @@
 """The reference generator: cache, chunks and batches change no token."""
 
+import copy
+
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tiny import random_model, tiny_config
 
@@ -35,11 +37,13 @@ def model_of(architecture: str) -> GPT:
 
 @pytest.mark.parametrize("architecture", MODELS)
 @pytest.mark.parametrize("params", PARAMS.values(), ids=PARAMS)
+@example(prompt=[32], chunk=1)  # was such a draw
 @given(prompt=st.lists(st.integers(1, 299), min_size=1, max_size=30), chunk=st.integers(1, 31))
 def test_cache_and_chunks_change_nothing(
     architecture: str, params: SamplingParams, prompt: list[int], chunk: int
 ) -> None:
-    model = model_of(architecture)
+    # In float64: with and without a cache a float32 logit differs in its last bit, and one draw in a million lies between the two.
+    model = copy.deepcopy(model_of(architecture)).double()
     plain = list(generate(model, prompt, params, 12, use_cache=False))
     assert list(generate(model, prompt, params, 12)) == plain
     assert list(generate(model, prompt, params, 12, prefill_chunk=chunk)) == plain
