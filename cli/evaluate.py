@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from cli import needs
+from cli.overrides import named_pairs
 
 
 class _WithKinds(click.Command):
@@ -133,8 +134,8 @@ def _load(model: str, given: dict[str, Any]) -> tuple[Any, Any]:
     options = Options(
         ngrams=Ngrams(corpus, subject.tokenizer, threads=threads) if corpus else None,
         columns=tuple(name.strip() for name in given["columns"].split(",")) if given["columns"] else None,
-        names=tuple(_pair(text, "--label-name", "LABEL=NAME") for text in given["names"]),
-        fields=tuple(_pair(text, "--field", "NAME=COLUMN") for text in given["fields"]),
+        names=tuple(named_pairs(given["names"], "--label-name", "LABEL=NAME")),
+        fields=tuple(named_pairs(given["fields"], "--field", "NAME=COLUMN")),
         calibrate=not given["no_calibration"],
         threads=threads,
         **{
@@ -145,10 +146,3 @@ def _load(model: str, given: dict[str, Any]) -> tuple[Any, Any]:
         },
     )  # fmt: skip
     return subject, options
-
-
-def _pair(text: str, option: str, shape: str) -> tuple[str, str]:
-    first, equals, second = text.partition("=")
-    if not equals or not second:
-        raise click.BadParameter(f"{text!r} is not {shape}", param_hint=option)
-    return first, second

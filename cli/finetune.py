@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from cli import needs
-from cli.overrides import apply_changes
+from cli.overrides import apply_changes, named_pairs
 
 
 @click.group()
@@ -50,14 +50,6 @@ def _overrides(given: dict[str, Any], **data: Any) -> dict[str, Any]:
         "data": {"validation": given["validation"] or None, **data},
     }
     return apply_changes(given["changes"], found)
-
-
-def _pairs(given: tuple[str, ...], option: str) -> list[tuple[str, str]]:
-    pairs = [tuple(text.partition("=")[::2]) for text in given]
-    for text, (name, value) in zip(given, pairs, strict=True):
-        if not name or not value:
-            raise click.BadParameter(f"{text!r} is not LABEL=VALUE", param_hint=option)
-    return pairs  # type: ignore[return-value]
 
 
 @finetune.command(short_help="Train a classifier on texts with labels.")
@@ -103,7 +95,7 @@ def classify(
         class_weights=class_weights,
         max_length=max_length,
     )
-    names = dict(_pairs(label_name, "--label-name"))
+    names = dict(named_pairs(label_name, "--label-name", "LABEL=VALUE"))
     if names and isinstance(section := changes["data"], dict):  # beside those that --set may have given
         more = section.get("label_names")
         section["label_names"] = names | more if isinstance(more, dict) else more or names
@@ -113,7 +105,10 @@ def classify(
         from training.classify_recipe import ClassifySettings
         from training.data.labelled import read_data
 
-        settings, files = ClassifySettings.from_toml(recipe, changes), _pairs(class_file, "--class-file")
+        settings, files = (
+            ClassifySettings.from_toml(recipe, changes),
+            named_pairs(class_file, "--class-file", "LABEL=VALUE"),
+        )
         if dry_run:
             _show_plan(ClassifierRun(settings, read_data(settings.data, data, files, seed=settings.run.seed)), out)
             return

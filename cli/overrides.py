@@ -32,3 +32,14 @@ def _value(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
+
+
+def named_pairs(given: Iterable[str], option: str, shape: str) -> list[tuple[str, str]]:
+    """The two sides of each NAME=VALUE that `option` was given; `shape` is what it is called. BadParameter when one is empty."""
+    pairs = []
+    for text in given:
+        name, _, value = text.partition("=")
+        if not name or not value:
+            raise click.BadParameter(f"{text!r} is not {shape}", param_hint=option)
+        pairs.append((name, value))
+    return pairs

@@ -39,6 +39,7 @@ def summed_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Ten
 class _SummedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+        """hidden [n, D], weight [V, D], targets [n] -> the summed loss; the gradients are taken on the way and kept."""
         need_hidden, need_weight, _ = ctx.needs_input_grad
         total = hidden.new_zeros((), dtype=torch.float32)
         d_hidden = torch.empty_like(hidden) if need_hidden else None

@@ -4,29 +4,26 @@ A run's directory holds what every run holds (training.fit), `evaluation.json`, 
 with the templates that it was tuned with.
 """
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from model.gpt import GPT
 from training.data.batch import epoch_order
 from training.data.dialogues import Dialogue, Request, read_dialogue
 from training.data.examples import Example, collate, examples_sha256, fit_to_context, make_source
 from training.data.tables import Row
-from training.distributed import join
 from training.errors import DataError
 from training.evaluate.forward import length_batches
 from training.evaluate.results import Figure
 from training.finetune import fingerprint, round_weights, start
-from training.fit import Job, Outcome, check_directory, fit, load_best, set_threads
+from training.fit import Job, Outcome
 from training.instruct_recipe import InstructSettings
 from training.objectives import LanguageModelLoss
 from training.questions import Questions
 from training.requests import read_split, templates_for, token_limit
-from training.tuned import Measured, Tuned, write_result
+from training.tuned import Measured, Tuned, tune, write_result
 
 _EVAL_TOKENS = 8192  # computed at a time, padding included
 
@@ -37,24 +34,7 @@ def instruct(settings: InstructSettings, data: Sequence[Path | str], directory: 
     Rows: see training.data.dialogues. With `resume` it goes on from the newest saved state; without, a directory that holds
     states already is refused. DataError names file and row; ConfigError the setting.
     """
-    check_directory(directory, resume=resume)
-    with join(settings.run.device) as world:
-        set_threads(settings.run)
-        run = InstructRun(settings, data)
-        run.model.to(world.device)
-        before = None
-        if world.is_main:
-            for note in run.notes:
-                tqdm.write(f"{note}.", file=sys.stderr)
-            before = run.measure(base=True)
-        world.barrier()
-        job = run.job()
-        outcome = fit(job, directory, resume=resume)
-        load_best(job, directory, outcome.counters)
-        if before is not None:
-            run.finish(directory, before, outcome)
-        world.barrier()
-        return directory / "model"
+    return tune(lambda: InstructRun(settings, data), settings.run, directory, resume=resume)
 
 
 class InstructRun:

@@ -7,29 +7,27 @@ model it started from, so that a resumed run goes on with exactly these), `evalu
 
 import hashlib
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from model.prompts import PromptError
 from training.data.batch import epoch_order
 from training.data.dialogues import Preference, Request, read_preference
 from training.data.pairs import Pair, PairRows, fit_pairs, pairs_sha256
 from training.data.tables import Row
-from training.distributed import World, join
+from training.distributed import World
 from training.errors import DataError, TrainingError
 from training.evaluate.results import Figure, mean_figure, share_figure
 from training.finetune import fingerprint, round_weights, start
-from training.fit import Job, Outcome, check_directory, fit, load_best, set_threads
+from training.fit import Job, Outcome
 from training.instruct_recipe import PreferSettings
 from training.objectives import PreferenceLoss
 from training.questions import Questions
 from training.reference import Reference, margins, pair_logprobs, without_dropout
 from training.requests import read_split, templates_for, token_limit
-from training.tuned import Measured, Tuned, write_result
+from training.tuned import Measured, Tuned, tune, write_result
 
 REFERENCE = "reference.safetensors"
 
@@ -40,24 +38,13 @@ def prefer(settings: PreferSettings, data: Sequence[Path | str], directory: Path
     Rows: see training.data.dialogues. With `resume` it goes on from the newest saved state; without, a directory that holds
     states already is refused. DataError names file and row; ConfigError the setting. Under torchrun every process calls it.
     """
-    check_directory(directory, resume=resume)
-    with join(settings.run.device) as world:
-        set_threads(settings.run)
-        run = PreferRun(settings, data)
-        run.model.to(world.device)
-        if world.is_main:
-            for note in run.notes:
-                tqdm.write(f"{note}.", file=sys.stderr)
-        run.refer(directory, world)
-        before = run.measure(base=True) if world.is_main else None
-        world.barrier()
-        job = run.job()
-        outcome = fit(job, directory, resume=resume)
-        load_best(job, directory, outcome.counters)
-        if before is not None:
-            run.finish(directory, before, outcome)
-        world.barrier()
-        return directory / "model"
+    return tune(
+        lambda: PreferRun(settings, data),
+        settings.run,
+        directory,
+        resume=resume,
+        prepare=lambda run, world: run.refer(directory, world),
+    )
 
 
 class PreferRun:

@@ -1,20 +1,27 @@
-"""What instruction and preference tuning leave: evaluation.json, the report, and the model directory with its card."""
+"""What instruction and preference tuning share: the course of a run, and what it leaves: evaluation.json, the report, and the model
+directory with its card."""
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
+
+from tqdm import tqdm
 
 from model.files import write_json
+from model.gpt import GPT
 from training.card import base_name, card, environment_text, training_text
+from training.distributed import World, join
 from training.environment import environment
 from training.evaluate.results import Figure
 from training.finetune import Start, export, method_text
-from training.fit import Outcome
+from training.fit import Job, Outcome, check_directory, fit, load_best, set_threads
 from training.instruct_recipe import InstructSettings, PreferSettings
 from training.questions import Questions
+from training.recipe import RunSection
 from training.report import write_report
 from training.table import Table
 from training.templates import Templates
@@ -32,6 +39,59 @@ class Measured:
 
     figures: list[Figure]
     answers: list[str]
+
+
+class TuningRun(Protocol):
+    """A task's parts. `notes`: what became of the rows."""
+
+    model: GPT
+    notes: list[str]
+
+    def job(self) -> Job:
+        """What the loop needs."""
+        ...
+
+    def measure(self, *, base: bool = False) -> Measured:
+        """The model as it is, on the validation rows."""
+        ...
+
+    def finish(self, directory: Path, before: Measured, outcome: Outcome) -> None:
+        """Write the result."""
+        ...
+
+
+Run = TypeVar("Run", bound=TuningRun)
+
+
+def tune(
+    begin: Callable[[], Run],
+    options: RunSection,
+    directory: Path,
+    *,
+    resume: bool,
+    prepare: Callable[[Run, World], None] | None = None,
+) -> Path:
+    """Carry out the run that `begin` makes, and return the finished model's directory: measured before and after, with the best
+    state's weights. `prepare` is called by every process before the first measure."""
+    check_directory(directory, resume=resume)
+    with join(options.device) as world:
+        set_threads(options)
+        run = begin()
+        run.model.to(world.device)
+        if world.is_main:
+            for note in run.notes:
+                tqdm.write(f"{note}.", file=sys.stderr)
+        if prepare is not None:
+            prepare(run, world)
+        before = run.measure(base=True) if world.is_main else None
+        world.barrier()
+        job = run.job()
+        outcome = fit(job, directory, resume=resume)
+        load_best(job, directory, outcome.counters)
+        if before is not None:
+            run.finish(directory, before, outcome)
+        world.barrier()
+        return directory / "model"
 
 
 @dataclass(frozen=True)
