@@ -1,0 +1,61 @@
+// y = x W^T + bias over packed weights, in four formats.
+//
+// One contract holds for all of them: y[m][n] depends on row m of x and row n of W alone, bit for bit: never on how many
+// rows come along, on the range of panels or on the thread. Floats are summed in the order of the inputs, one sum per
+// output; the integer formats sum exactly and turn to float once per output.
+//
+//   f32    float32 weights, float32 inputs
+//   bf16   bfloat16 weights, inputs rounded to bfloat16, sums in float32
+//   int8   8-bit weights with a scale per output; 8-bit inputs with a scale per row
+//   int4   4-bit weights in groups of inputs; inputs as for int8
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace hg {
+
+enum class Format : int32_t { f32 = 0, bf16 = 1, int8 = 2, int4 = 3 };
+
+// A weight [n_out, n_in], packed in panels of kPanel outputs: one allocation of linear_bytes, aligned to 64 bytes, that
+// the caller owns. The last panel is filled up with zeros.
+struct Linear {
+    Format format;
+    int64_t n_out, n_in, n_panels;
+    uint8_t* data;
+    const float* bias;  // [n_out], or null
+};
+
+constexpr int64_t kPanel = 32;           // outputs per panel
+constexpr int64_t kGate = 16;            // see Epilogue::swiglu
+constexpr int64_t kMaxInputs = 1 << 16;  // more could overflow the integer sums
+
+inline int64_t linear_panels(int64_t n_out) { return (n_out + kPanel - 1) / kPanel; }
+size_t linear_bytes(Format, int64_t n_out, int64_t n_in);
+
+// Packs panels [panel_begin, panel_end) of weight [n_out, n_in], row-major. Panels are independent: call it from many
+// threads at once. `weight` points at row 0 of the matrix, but only the rows of those panels are read.
+void linear_pack(Linear&, const float* weight, int64_t panel_begin, int64_t panel_end);
+
+// Row `row` as the product sees it (quantised and back): out [n_in]. The token embedding of a tied head.
+void linear_row(const Linear&, int64_t row, float* out);
+
+// Inputs are prepared once per row and used for every product over them. A prepared row takes input_bytes (a multiple
+// of 64); rows lie one behind the other, the first aligned to 64 bytes. int4 takes int8's rows.
+size_t input_bytes(Format, int64_t n_in);
+void input_prepare(Format, const float* x, int64_t n_in, uint8_t* out);
+
+// What happens to v = x W^T + bias. Where a LoRA pair is to be added before the activation, use store and do both after.
+enum class Epilogue : int32_t {
+    store = 0,   // y = v
+    add = 1,     // y += v
+    gelu = 2,    // y = GELU(v), tanh form
+    swiglu = 3,  // y[16 p + j] = SiLU(v[32 p + j]) * v[32 p + 16 + j]: the rows of W alternate, kGate rows of "gate" and
+                 // kGate rows of "up"; n_out must be a multiple of kPanel (fill up with rows of zeros), y has n_out / 2
+};
+
+// y [n_rows, y_stride floats], columns [panel_begin * kPanel, min(panel_end * kPanel, n_out)) are written.
+void linear_run(const Linear&, const uint8_t* inputs, int64_t n_rows, int64_t panel_begin, int64_t panel_end, float* y,
+                int64_t y_stride, Epilogue);
+
+}  // namespace hg
