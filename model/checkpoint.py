@@ -36,7 +36,21 @@ def load_model(
     config = read_config(directory)
     model = empty_model(config)
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    state: dict[str, Tensor] = {}
+    state = {name: tensor.to(device=device, dtype=dtype) for name, tensor in read_weights(directory, config, shapes)}
+    missing = model.load_state_dict(state, strict=False, assign=True).missing_keys
+    trunk = model.trunk if isinstance(model, SequenceClassifier) else model
+    trunk.tie_embeddings()
+    unset = [name for name in missing if not (config.tie_embeddings and name == "head.weight")]
+    assert not unset, f"weight_map leaves out {unset}"
+    return model.to(device).eval().requires_grad_(False)
+
+
+def read_weights(
+    directory: Path | str, config: ModelConfig, shapes: Mapping[str, torch.Size]
+) -> Iterator[tuple[str, Tensor]]:
+    """Our parameters one after another, by name, as stored: [out, in] on the CPU, in the file's number format. `shapes`: of the
+    parameters (empty_model has them). CheckpointError as load_model."""
+    directory = Path(directory)
     with _open_weights(directory) as (read, names):
         for ours, source in weight_map(config).items():
             tensor = _assemble(source, read, names, directory)
@@ -45,13 +59,21 @@ def load_model(
                     f"{directory}: {', '.join(source.names)} has shape {list(tensor.shape)}, but config.json asks for "
                     f"{list(shapes[ours])}; the weights and the configuration are not of one model"
                 )
-            state[ours] = tensor.to(device=device, dtype=dtype)
-    missing = model.load_state_dict(state, strict=False, assign=True).missing_keys
-    trunk = model.trunk if isinstance(model, SequenceClassifier) else model
-    trunk.tie_embeddings()
-    unset = [name for name in missing if not (config.tie_embeddings and name == "head.weight")]
-    assert not unset, f"weight_map leaves out {unset}"
-    return model.to(device).eval().requires_grad_(False)
+            yield ours, tensor
+
+
+def stored_dtypes(directory: Path | str) -> set[str]:
+    """Number formats of the matrices in a model directory's weights, by their names in safetensors: "F32", "BF16", "F16".
+    CheckpointError as load_model."""
+    found: set[str] = set()
+    for path in _weight_files(Path(directory)):
+        try:
+            with safe_open(path, framework="pt") as file:
+                slices = [file.get_slice(name) for name in list(file.keys())]
+                found |= {part.get_dtype() for part in slices if len(part.get_shape()) == 2}
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{path}: truncated or corrupt ({error}); get the file again") from None
+    return found
 
 
 def empty_model(config: ModelConfig) -> GPT | SequenceClassifier:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from model.attention import Attention, CachedRows, Packed
+from model.attention import Attention, CachedRows, FlatRows, Packed
 from model.config import ModelConfig
 from model.errors import ConfigError, ContextLengthError
 from model.kv_cache import KVCache
@@ -26,7 +26,9 @@ class Block(nn.Module):
         self.mlp_norm = make_norm(config)
         self.mlp = make_mlp(config)
 
-    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor] | None, rows: CachedRows | Packed | None) -> Tensor:
+    def forward(
+        self, x: Tensor, rope: tuple[Tensor, Tensor] | None, rows: CachedRows | FlatRows | Packed | None
+    ) -> Tensor:
         """[B, T, D] -> [B, T, D]."""
         x = x + self.attention(self.attention_norm(x), rope, rows)
         return x + self.mlp(self.mlp_norm(x))
@@ -108,6 +110,14 @@ class GPT(nn.Module):
             self._check_length(length, cache.context)
             rows = CachedRows.locate(cache, slots, starts, n_new, length)
             positions = rows.positions  # [B, T]
+        return self._through(tokens, positions, rows)
+
+    def hidden_rows(self, tokens: Tensor, rows: FlatRows) -> Tensor:
+        """The final norm's output, [1, N, D], for the tokens [1, N] int64 of several slots end to end. Lengths are the
+        caller's to check."""
+        return self._through(tokens, rows.positions, rows)
+
+    def _through(self, tokens: Tensor, positions: Tensor, rows: CachedRows | FlatRows | Packed | None) -> Tensor:
         x = self.token_embedding(tokens)  # [B, T, D]
         rope = None
         if self.position_embedding is not None:

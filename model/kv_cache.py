@@ -45,10 +45,16 @@ class KVCache:
         return 2 * self.keys.numel() * self.keys.element_size()
 
     def write(self, layer: int, slots: Tensor, positions: Tensor, keys: Tensor, values: Tensor) -> None:
-        """Store keys, values [B, n_kv_head, T, head_dim] of rows `slots` [B] at `positions` [B, T]."""
-        index = (slots[:, None], slice(None), positions)  # the advanced indices come first: [B, T, n_kv_head, head_dim]
+        """Store keys, values [B, n_kv_head, T, head_dim] of rows `slots` [B] at `positions` [B, T]; or of tokens end to end,
+        [1, n_kv_head, N, head_dim], each at its slot and position, both [N]."""
+        # The advanced indices come first: [B, T, n_kv_head, head_dim], or [1, N, ...].
+        index = (slots[:, None] if positions.ndim == 2 else slots[None], slice(None), positions)
         self.keys[layer][index] = keys.transpose(1, 2).to(self.keys.dtype)
         self.values[layer][index] = values.transpose(1, 2).to(self.values.dtype)
+
+    def view(self, layer: int, slot: int, length: int) -> tuple[Tensor, Tensor]:
+        """The first `length` positions of one slot where they lie: keys and values [1, n_kv_head, length, head_dim]."""
+        return self.keys[layer, slot : slot + 1, :, :length], self.values[layer, slot : slot + 1, :, :length]
 
     def read(self, layer: int, slots: Tensor, length: int) -> tuple[Tensor, Tensor]:
         """The first `length` positions of rows `slots` [B]: keys and values [B, n_kv_head, length, head_dim]."""
