@@ -1,10 +1,12 @@
 """What crosses the border of the engine's process, and the errors its client raises. Free of torch and of HTTP.
 
-To the engine: `Start` once, then `Submit` and `Cancel`. From it: `Loaded` or `LoadFailed` once, then one `Step` per step
-(and at least one a second: a step without updates is the heartbeat). Structs travel as msgpack arrays; times are in seconds.
+To the engine: `Start` once, then `Submit`, `Cancel`, `LoadAdapter` and `UnloadAdapter`. From it: `Loaded` or `LoadFailed`
+once, then one `Step` per step that has something to tell (and at least one a second: one without updates is the heartbeat) and
+the answers about adapters. Structs travel as msgpack arrays; times are in seconds.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import msgspec
 
@@ -17,12 +19,18 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     model: str  # directory in the Hugging Face layout
     dtype: str = "auto"  # auto, float32, bfloat16
+    quantize: str = "auto"  # auto, none, int8, int4
     device: str = "auto"  # auto, cpu, cuda
+    backend: str = "auto"  # auto, native, torch
     threads: int | None = None  # None: one less than the processors, so that the HTTP process has one
     max_slots: int | None = None  # None: what fits into a gigabyte of KV cache
     context: int | None = None  # None: the model's own
-    prefill_chunk: int = 256
-    deterministic: bool = False
+    prefill_chunk: int = 512  # most prompt tokens in one step
+    deterministic: bool = (
+        False  # bit for bit the same answers in any company, on back ends that don't give that anyway too
+    )
+    speculate: bool = True  # draft tokens by prompt look-up where that pays; never changes an answer
+    adapters: dict[str, str] = {}  # name -> PEFT directory, loaded at the start
     log_level: str = "info"
     log_format: str = "text"
 
@@ -33,8 +41,22 @@ class Start(msgspec.Struct, array_like=True, tag=1):
     spec: EngineSpec
 
 
+class Grammar(msgspec.Struct, array_like=True, frozen=True):
+    """What a generated text must match. `value`: a JSON schema, a regular expression, or a JSON array of strings to choose
+    from; unused for "json_object"."""
+
+    kind: Literal["json_object", "json_schema", "regex", "choice"]
+    value: str
+
+
+Task = Literal["generate", "embed", "classify"]
+
+
 class Submit(msgspec.Struct, array_like=True, tag=2):
-    """Generate. `seed` is always set: the sender draws one when the request has none."""
+    """Generate, embed or classify. `seed` is always set: the sender draws one when the request has none.
+
+    The choices of one prompt (n > 1) are as many Submits: its common part is computed once, as it is for any prompts.
+    """
 
     id: int
     prompt: list[int]
@@ -44,12 +66,31 @@ class Submit(msgspec.Struct, array_like=True, tag=2):
     logprobs: int | None = None  # how many alternatives to report; None: no log-probabilities at all
     queue_limit: float = 60.0  # longest wait for a slot
     run_limit: float = 600.0  # longest life, the wait included
+    task: Task = "generate"
+    adapter: str | None = None  # None: the base model
+    prompt_logprobs: int | None = None  # score the prompt's own tokens, with so many alternatives
+    score_from: int = 0  # the first prompt token to be scored
+    grammar: Grammar | None = None
+    speculate: bool = True
 
 
 class Cancel(msgspec.Struct, array_like=True, tag=3):
     """Nobody waits for this request any more."""
 
     id: int
+
+
+class LoadAdapter(msgspec.Struct, array_like=True, tag=7):
+    """Load the adapter in directory `path` and call it `name`."""
+
+    name: str
+    path: str
+
+
+class UnloadAdapter(msgspec.Struct, array_like=True, tag=8):
+    """Take no more requests for this adapter, and let go of it when the last one that uses it has ended."""
+
+    name: str
 
 
 class Loaded(msgspec.Struct, array_like=True, tag=4):
@@ -63,11 +104,36 @@ class Loaded(msgspec.Struct, array_like=True, tag=4):
     threads: int
     torch_version: str
     seconds: float  # from the start of the process's own work to now
+    quantize: str = "none"
+    kernels: str = "torch"
+    invariant: bool = False  # answers are the same bit for bit in any company
+    labels: list[str] = []  # of a classifier; a language model has none
+    adapters: dict[str, list[str]] = {}  # name -> its labels, empty unless it classifies
 
 
 class LoadFailed(msgspec.Struct, array_like=True, tag=5):
     """The model can't be loaded, for a reason that a person can mend."""
 
+    message: str
+
+
+class AdapterLoaded(msgspec.Struct, array_like=True, tag=9):
+    """Requests may name it from now on. `labels`: what it tells apart when it classifies, else empty."""
+
+    name: str
+    labels: list[str]
+
+
+class AdapterUnloaded(msgspec.Struct, array_like=True, tag=10):
+    """It is gone, and so is every request that used it."""
+
+    name: str
+
+
+class AdapterFailed(msgspec.Struct, array_like=True, tag=11):
+    """It can't be loaded or unloaded, for a reason that a person can mend."""
+
+    name: str
     message: str
 
 
@@ -80,10 +146,12 @@ class TokenLogprobs(msgspec.Struct, array_like=True):
 
 
 class Started(msgspec.Struct, array_like=True):
-    """Sent with a request's first update: how long it waited for a slot, and how long its prompt took."""
+    """Sent with a request's first update: how long it waited for a slot, how long its prompt took, and how many of its prompt's
+    tokens were in a slot already."""
 
     queue: float
     prefill: float
+    cached: int = 0
 
 
 class Update(msgspec.Struct, array_like=True):
@@ -93,9 +161,15 @@ class Update(msgspec.Struct, array_like=True):
     tokens: list[int]
     logprobs: list[TokenLogprobs] | None = None  # one per token, for requests that asked
     started: Started | None = None
-    finish: str | None = None  # "stop" or "length"
+    finish: str | None = None  # "stop" or "length"; "done" for embed and classify
     stop_token: int | None = None  # which of stop_token_ids ended it
-    error: str | None = None  # "queue_timeout", "run_timeout", "fault"
+    error: str | None = (
+        None  # "queue_timeout", "run_timeout", "fault"; or a parameter's name, and then `message` is set
+    )
+    message: str | None = None  # what is wrong with that parameter, for a person
+    prompt_logprobs: list[TokenLogprobs | None] | None = None  # a piece of them, in order; None: the very first token's
+    scores: list[float] | None = None  # classify: one raw score per label
+    embedding: bytes | None = None  # embed: float32, little-endian; the mean over the prompt's positions, of any length
 
 
 class Step(msgspec.Struct, array_like=True, tag=6):
@@ -106,8 +180,8 @@ class Step(msgspec.Struct, array_like=True, tag=6):
     waiting: int
 
 
-ToEngine = Start | Submit | Cancel
-FromEngine = Loaded | LoadFailed | Step
+ToEngine = Start | Submit | Cancel | LoadAdapter | UnloadAdapter
+FromEngine = Loaded | LoadFailed | Step | AdapterLoaded | AdapterUnloaded | AdapterFailed
 
 
 class EngineLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -158,6 +232,28 @@ class RequestCancelled(EngineError):
     """The consumer cancelled while somebody was still reading."""
 
 
+class InvalidRequest(HomegrownError):
+    """A parameter that the engine can't use; `param` is its name."""
+
+    def __init__(self, message: str, param: str) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class GrammarError(InvalidRequest):
+    """A grammar that can't be used: malformed, too large, or too slow to compile."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, "grammar")
+
+
+class AdapterError(InvalidRequest):
+    """An adapter that isn't there, or can't be loaded or used for this."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, "adapter")
+
+
 class EngineFailed(HomegrownError):
     """The engine can't be started and a restart would not help: one line for a person."""
 
@@ -176,6 +272,7 @@ class Timings(msgspec.Struct):
     queue: float
     prefill: float
     decode: float
+    cached: int = 0  # prompt tokens that needed no computing
 
 
 class Finish(msgspec.Struct):
@@ -189,8 +286,9 @@ class Finish(msgspec.Struct):
 
 
 class Delta(msgspec.Struct):
-    """A piece of an answer: text that may be shown, the tokens that begin in it, and on the last one the finish."""
+    """A piece of an answer: text that may be shown, the tokens that begin in it, on the last one the finish."""
 
     text: str
     tokens: Sequence[Token]
     finish: Finish | None = None
+    prompt_logprobs: Sequence[TokenLogprobs | None] | None = None  # on the first one, for requests that asked
