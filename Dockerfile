@@ -1,5 +1,15 @@
 # The service in a container. COMPUTE=cpu (small) or cuda (PyTorch with its CUDA libraries).
 ARG PYTHON_VERSION=3.11
+
+# The kernels, for every instruction set: the image may run on another processor than it is built on. The compiler stays behind.
+FROM python:${PYTHON_VERSION}-slim AS kernels
+RUN apt-get update && apt-get install --yes --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
+RUN python -m pip install --no-cache-dir --disable-pip-version-check "setuptools>=77"
+WORKDIR /src
+COPY setup.py pyproject.toml ./
+COPY model/native model/native
+RUN python setup.py build_ext --inplace && ls model/native/*.so
+
 FROM python:${PYTHON_VERSION}-slim
 
 ARG COMPUTE=cpu
@@ -17,6 +27,7 @@ COPY pyproject.toml ./
 RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
       > /tmp/requirements.txt && python -m pip install -r /tmp/requirements.txt && rm /tmp/requirements.txt
 COPY . .
+COPY --from=kernels /src/model/native/*.so model/native/
 # Editable: the code stays beside checkpoints/, where the bundled models are looked for.
 RUN python -m pip install --no-deps --editable . \
     && python -m compileall -q model training app cli \

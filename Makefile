@@ -12,6 +12,9 @@ TORCH ?= torch==2.13.0
 TORCH_INDEX ?= $(if $(shell command -v nvidia-smi),,https://download.pytorch.org/whl/cpu)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
+# The kernels are compiled when the package is installed: again when one of their sources has changed.
+BUILT_FROM := pyproject.toml setup.py $(wildcard model/native/src/*)
+
 .PHONY: serve test test-slow lint format clean
 
 serve: $(VENV)/.installed
@@ -39,13 +42,13 @@ $(VENV)/.torch:
 	$(PIP) install --quiet --no-deps --retries 1 $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) "$(TORCH)"
 	touch $@
 
-$(VENV)/.installed: $(VENV)/.torch pyproject.toml
+$(VENV)/.installed: $(VENV)/.torch $(BUILT_FROM)
 	$(PIP) install --quiet --editable .
 	touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.torch pyproject.toml
+$(VENV)/.installed-dev: $(VENV)/.torch $(BUILT_FROM)
 	$(PIP) install --quiet --editable ".[dev]"
 	touch $@ $(VENV)/.installed
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build *.egg-info model/native/*.so .pytest_cache .ruff_cache .hypothesis .import_linter_cache

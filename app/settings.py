@@ -66,7 +66,19 @@ class Settings(BaseSettings):
         None, ge=1, description="Positions per slot, prompt and answer together; by default the model's."
     )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="Number format of weights and KV cache; auto: float32 on a CPU, bfloat16 on a GPU."
+        "auto",
+        description="Number format of the weights; auto: bfloat16 on a GPU, and on a CPU that computes in it when the "
+        "model is stored in 16 bits; else float32.",
+    )
+    quantize: Literal["auto", "none", "int8", "int4"] = Field(
+        "auto",
+        description="Weights in 8 or 4 bits: less memory and more speed for a little accuracy; auto: none.",
+    )
+    backend: Literal["auto", "native", "torch"] = Field(
+        "auto", description="What computes: our compiled kernels (CPU) or PyTorch; auto takes the kernels on a CPU."
+    )
+    speculate: bool = Field(
+        True, description="Draft tokens by looking them up in the prompt and check them together; answers don't change."
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="Where the model runs; auto takes a GPU if there is one."
@@ -75,9 +87,9 @@ class Settings(BaseSettings):
         None, ge=1, le=1024, description="Compute threads of the engine; by default one less than the processors."
     )
     prefill_chunk: int = Field(
-        256,
+        512,
         ge=1,
-        description="Prompt tokens computed in one step: more is faster, but running streams pause for longer.",
+        description="Most prompt tokens computed in one step; beside running streams the engine takes as many as they can bear.",
     )
     deterministic: bool = Field(
         False,
