@@ -17,11 +17,57 @@ OVERRIDE = "HOMEGROWN_NATIVE"
 _DIRECTORY = Path(__file__).resolve().parent
 
 _I32, _I64, _F32, _P, _TEXT = ctypes.c_int32, ctypes.c_int64, ctypes.c_float, ctypes.c_void_p, ctypes.c_char_p
+
+
+class Shape(ctypes.Structure):
+    """hg::Shape of src/model.h."""
+
+    _fields_ = [
+        *(
+            (name, _I32)
+            for name in ("architecture", "vocab_size", "n_layer", "n_head", "n_kv_head", "head_dim", "d_model")
+        ),
+        ("d_ff", _I32),
+        ("norm_eps", _F32),
+        *((name, _I32) for name in ("format", "head_format", "tied", "head", "n_slots", "context", "half_cache")),
+    ]
+
+
+class Piece(ctypes.Structure):
+    """hg::Piece of src/model.h."""
+
+    _fields_ = [("data", _P), ("dtype", _I32), ("rows", _I64), ("row_stride", _I64), ("column_stride", _I64)]
+
+
+class SegmentRecord(ctypes.Structure):
+    """hg::Segment of src/forward.h."""
+
+    _fields_ = [("slot", _I32), ("adapter", _I32), ("start", _I64), ("n_tokens", _I64), ("n_outputs", _I64)]
+
+
 # Function -> result and arguments, as src/api.h declares them. Pointers are plain addresses.
 _SIGNATURES: dict[str, tuple[type | None, tuple[type, ...]]] = {
     "hg_isa": (_TEXT, ()),
     "hg_best_isa": (_TEXT, ()),
+    "hg_error": (_TEXT, ()),
+    "hg_create": (_P, (ctypes.POINTER(Shape), _I32)),
+    "hg_destroy": (None, (_P,)),
+    "hg_pack": (_I32, (_P, _I32, _I32, ctypes.POINTER(Piece), _I32)),
+    "hg_set_vector": (_I32, (_P, _I32, _I32, _P, _I64)),
+    "hg_check_complete": (_I32, (_P,)),
+    "hg_forward": (_I32, (_P, ctypes.POINTER(SegmentRecord), _I64, _P, _I64, _P)),
+    "hg_logits": (_I32, (_P, _P, _I64, _P)),
+    "hg_copy_slot": (_I32, (_P, _I32, _I32, _I64)),
+    "hg_add_pair": (_I32, (_P, _I32, _I32, _I32, _I64, _I64, _I64, _I64, _F32, _P, _P)),
+    "hg_remove_adapter": (_I32, (_P, _I32)),
 }
+
+
+def check(library: ctypes.CDLL, code: int) -> None:
+    """Raise what a function of the library reports: ValueError for a wrong argument, MemoryError, RuntimeError; 0 is none."""
+    if code:
+        kind = {1: ValueError, 2: MemoryError}.get(code, RuntimeError)
+        raise kind(f"native kernels: {library.hg_error().decode(errors='replace')}")
 
 
 def available() -> bool:

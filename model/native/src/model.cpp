@@ -1,0 +1,187 @@
+#include "model.h"
+
+#include <algorithm>
+#include <new>
+#include <utility>
+
+#include "simd.h"
+
+namespace hg {
+namespace {
+
+void require(bool right, const char* message) {
+    if (!right) throw BadArgument(message);
+}
+
+void check_shape(const Shape& s) {
+    require(s.architecture == Architecture::gpt2 || s.architecture == Architecture::llama, "unknown architecture");
+    for (const Format format : {s.format, s.head_format}) {
+        require(Format::f32 <= format && format <= Format::int4, "unknown number format");
+    }
+    for (const int32_t size : {s.vocab_size, s.n_layer, s.n_head, s.n_kv_head, s.head_dim, s.d_model, s.d_ff, s.n_slots,
+                               s.context}) {
+        require(size > 0, "every size must be at least 1");
+    }
+    require(s.n_head % s.n_kv_head == 0, "n_head must be a multiple of n_kv_head");
+    require(s.architecture == Architecture::gpt2 || s.head_dim % 2 == 0, "head_dim must be even for rotary positions");
+    const int64_t widest = std::max<int64_t>({s.d_model, s.d_ff, s.query_width()});
+    require(widest <= kMaxInputs, "a layer has more inputs than the kernels can sum");
+}
+
+Linear empty_linear(Format format, int64_t n_out, int64_t n_in) {
+    return Linear{format, n_out, n_in, linear_panels(n_out), nullptr, nullptr};
+}
+
+// Row `row` of the pieces laid end to end, columns as floats.
+void gather_row(const Piece* pieces, int64_t row, int64_t n_in, float* out) {
+    while (row >= pieces->rows) row -= (pieces++)->rows;
+    const int64_t stride = pieces->column_stride;
+    if (pieces->dtype == 0) {
+        const float* from = static_cast<const float*>(pieces->data) + row * pieces->row_stride;
+        for (int64_t i = 0; i < n_in; ++i) out[i] = from[i * stride];
+        return;
+    }
+    const uint16_t* from = static_cast<const uint16_t*>(pieces->data) + row * pieces->row_stride;
+    if (pieces->dtype == 1) {
+        for (int64_t i = 0; i < n_in; ++i) out[i] = float_of_bf16(from[i * stride]);
+    } else {
+        for (int64_t i = 0; i < n_in; ++i) out[i] = float_of_half(from[i * stride]);
+    }
+}
+
+}  // namespace
+
+Model::Model(const Shape& shape_, int threads) : shape((check_shape(shape_), shape_)), pool(threads) {
+    blocks.resize(static_cast<size_t>(shape.n_layer));
+    lay_out();
+    if (!cache_create(cache, shape.n_layer, shape.n_slots, shape.n_kv_head, shape.head_dim, shape.context,
+                      shape.half_cache != 0)) {
+        throw std::bad_alloc();
+    }
+}
+
+Model::~Model() { cache_destroy(cache); }
+
+// One buffer for all weights, in the order in which a step reads them.
+void Model::lay_out() {
+    std::vector<Linear*> all;
+    for (Block& block : blocks) {
+        block.linears[0] = empty_linear(shape.format, shape.qkv_width(), shape.d_model);
+        block.linears[1] = empty_linear(shape.format, shape.d_model, shape.query_width());
+        block.linears[2] = empty_linear(shape.format, shape.up_width(), shape.d_model);
+        block.linears[3] = empty_linear(shape.format, shape.d_model, shape.d_ff);
+        for (Linear& linear : block.linears) all.push_back(&linear);
+    }
+    if (shape.head) {
+        head_ = empty_linear(shape.head_format, shape.vocab_size, shape.d_model);
+        all.push_back(&head_);
+    }
+    if (!shape.head || !shape.tied) {
+        embedding_ = empty_linear(shape.head_format, shape.vocab_size, shape.d_model);
+        all.push_back(&embedding_);
+    }
+    const auto bytes_of = [](const Linear& l) { return (linear_bytes(l.format, l.n_out, l.n_in) + 63) / 64 * 64; };
+    size_t total = 0;
+    for (const Linear* linear : all) total += bytes_of(*linear);
+    weights_ = Buffer(total);
+    uint8_t* at = weights_.data();
+    for (Linear* linear : all) {
+        linear->data = at;
+        at += bytes_of(*linear);
+    }
+}
+
+Linear& Model::linear(Matrix which, int32_t layer) {
+    if (which == Matrix::head && shape.head) return head_;
+    if (which == Matrix::embedding && embedding_.data != nullptr) return embedding_;
+    require(Matrix::qkv <= which && which <= Matrix::down, "this model has no such matrix");
+    require(0 <= layer && layer < shape.n_layer, "this model has no such layer");
+    return blocks[static_cast<size_t>(layer)].linears[static_cast<int>(which)];
+}
+
+void Model::pack(Matrix which, int32_t layer, const Piece* pieces, int32_t n_pieces) {
+    Linear& target = linear(which, layer);
+    int64_t rows = 0;
+    for (int32_t i = 0; i < n_pieces; ++i) {
+        require(pieces[i].data != nullptr && 0 <= pieces[i].dtype && pieces[i].dtype <= 2, "a piece that can't be read");
+        rows += pieces[i].rows;
+    }
+    require(rows == target.n_out, "the pieces have another number of rows than the matrix");
+    const int64_t n_in = target.n_in;
+    Buffer scratch(static_cast<size_t>(pool.threads()) * kPanel * static_cast<size_t>(n_in) * sizeof(float));
+    pool.run(target.n_panels, [&](int64_t panel, int thread) {
+        float* panel_rows = scratch.floats() + thread * kPanel * n_in;
+        const int64_t begin = panel * kPanel, end = std::min(begin + kPanel, target.n_out);
+        for (int64_t row = begin; row < end; ++row) gather_row(pieces, row, n_in, panel_rows + (row - begin) * n_in);
+        // The panel's rows alone are there: linear_pack is told where row 0 would be, and reads none of the others.
+        linear_pack(target, panel_rows - begin * n_in, panel, panel + 1);
+    });
+    if (which == Matrix::head) head_packed_ = true;
+    else if (which == Matrix::embedding) embedding_packed_ = true;
+    else blocks[static_cast<size_t>(layer)].packed[static_cast<int>(which)] = true;
+}
+
+int64_t Model::vector_size(Vector which) const {
+    switch (which) {
+        case Vector::qkv_bias: return shape.qkv_width();
+        case Vector::up_bias: return shape.up_width();
+        case Vector::positions: return int64_t{shape.context} * shape.d_model;
+        case Vector::cosines:
+        case Vector::sines: return int64_t{shape.context} * (shape.head_dim / 2);
+        default: return shape.d_model;
+    }
+}
+
+void Model::set_vector(Vector which, int32_t layer, const float* values, int64_t n) {
+    const int index = static_cast<int>(which);
+    require(0 <= index && index < kVectors, "there is no such vector");
+    require(values != nullptr && n == vector_size(which), "a vector of the wrong size");
+    if (index >= kBlockVectors) {
+        vectors_[index - kBlockVectors].assign(values, values + n);
+        return;
+    }
+    require(0 <= layer && layer < shape.n_layer, "this model has no such layer");
+    Block& block = blocks[static_cast<size_t>(layer)];
+    block.vectors[index].assign(values, values + n);
+    if (index < kBlockMatrices) block.linears[index].bias = block.vectors[index].data();
+}
+
+void Model::check_complete() const {
+    const bool gpt2 = shape.architecture == Architecture::gpt2;
+    for (const Block& block : blocks) {
+        for (const bool packed : block.packed) require(packed, "a block's matrix has not been set");
+        for (const Vector gain : {Vector::attention_gain, Vector::mlp_gain}) {
+            require(!block.vectors[static_cast<int>(gain)].empty(), "a block's norm has not been set");
+        }
+        for (const Vector bias : {Vector::attention_bias, Vector::mlp_bias}) {
+            require(block.vectors[static_cast<int>(bias)].empty() != gpt2, "LayerNorm has a bias, RMSNorm none");
+        }
+    }
+    require(!shape.head || head_packed_, "the head has not been set");
+    require(embedding_.data == nullptr || embedding_packed_, "the token embedding has not been set");
+    require(!vector(Vector::final_gain).empty() && vector(Vector::final_bias).empty() != gpt2, "the last norm's gain or bias");
+    require(vector(Vector::positions).empty() != gpt2, "learned positions are gpt2's, and needed there");
+    require(vector(Vector::cosines).empty() == gpt2 && vector(Vector::sines).empty() == gpt2,
+            "rotary positions are llama's, and needed there");
+}
+
+void Model::add_pair(int32_t adapter, Matrix which, int32_t layer, Pair pair) {
+    const Linear& target = linear(which, layer);
+    require(adapter > 0 && static_cast<int>(which) < kBlockMatrices, "an adapter changes the products of blocks alone");
+    require(pair.n_in == target.n_in && pair.rank >= 1 && pair.offset >= 0 && pair.n_out >= 1 &&
+                pair.offset + pair.n_out <= target.n_out,
+            "a pair of another shape than the product's");
+    Adapter& owner = adapters.try_emplace(adapter, shape.n_layer).first->second;
+    owner.pairs(layer, static_cast<int>(which)).push_back(std::move(pair));
+}
+
+void Model::copy_slot(int32_t source, int32_t target, int64_t length) {
+    require(0 <= source && source < shape.n_slots && 0 <= target && target < shape.n_slots, "there is no such slot");
+    require(0 <= length && length <= shape.context, "a slot is not that long");
+    if (source == target || length == 0) return;
+    pool.run(shape.n_layer, [&](int64_t layer, int) {
+        cache_copy_layer(cache, static_cast<int>(layer), source, target, length);
+    });
+}
+
+}  // namespace hg

@@ -1,0 +1,74 @@
+// Threads that share out the chunks of one parallel region after another.
+//
+// A region is over when its CHUNKS are done, not when every thread has come: who has time takes the next chunk, so a
+// thread that the system keeps off its core (a server shares its cores) delays nobody but with the chunk it is in.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <mutex>
+#include <thread>
+#include <type_traits>
+#include <vector>
+
+namespace hg {
+
+class Pool {
+  public:
+    explicit Pool(int threads);  // the caller of run counts as one of them; at least 1. std::system_error: no such thread
+    ~Pool();
+    Pool(const Pool&) = delete;
+    Pool& operator=(const Pool&) = delete;
+
+    int threads() const { return static_cast<int>(workers_.size()) + 1; }
+
+    // Calls work(chunk, thread) for every chunk of [0, n_chunks), each once, on some thread of [0, threads()), and
+    // returns when all have returned. From one thread at a time. `work` must not throw.
+    template <typename Work>
+    void run(int64_t n_chunks, Work&& work) {
+        if (n_chunks <= 1 || workers_.empty()) {
+            for (int64_t chunk = 0; chunk < n_chunks; ++chunk) work(chunk, 0);
+            return;
+        }
+        auto call = [](void* context, int64_t chunk, int thread) {
+            (*static_cast<std::remove_reference_t<Work>*>(context))(chunk, thread);
+        };
+        run_shared(n_chunks, call, &work);
+    }
+
+    // The same over [0, n) in pieces of `grain`: work(begin, end, thread).
+    template <typename Work>
+    void run_pieces(int64_t n, int64_t grain, Work&& work) {
+        run((n + grain - 1) / grain, [&](int64_t chunk, int thread) {
+            const int64_t begin = chunk * grain;
+            work(begin, begin + grain < n ? begin + grain : n, thread);
+        });
+    }
+
+  private:
+    using Call = void (*)(void* context, int64_t chunk, int thread);
+
+    void run_shared(int64_t n_chunks, Call call, void* context);
+    void run_region(int64_t n_chunks, int64_t first);
+    uint64_t take(int thread);
+    void work(int thread);
+    void wait_while(uint64_t seen);
+    void close();
+
+    // One word holds what must change together: the region's number, how many chunks it has, the next one to take. A
+    // thread that comes late takes a chunk of whatever region is on, or finds that there is none left.
+    alignas(64) std::atomic<uint64_t> state_{0};
+    alignas(64) std::atomic<int64_t> done_{0};  // chunks of this region that have returned
+    alignas(64) Call call_ = nullptr;           // these three stand still while a chunk of the region is not done
+    void* context_ = nullptr;
+    int64_t first_ = 0;  // number of the region's chunk 0
+
+    std::atomic<int> sleepers_{0};
+    std::atomic<bool> closing_{false};
+    std::mutex mutex_;
+    std::condition_variable wake_;
+    std::vector<std::thread> workers_;
+};
+
+}  // namespace hg
