@@ -18,6 +18,8 @@ namespace {
 
 constexpr int kChunk = 256;    // keys whose scores are held at once
 constexpr int kTileRows = 24;  // rows that share a chunk's keys and values while these are in the nearest caches
+constexpr int kStreamRows = 4;  // so few rows wait for memory: they ask for what comes next ahead of time
+constexpr int kAhead = 32;      // values
 constexpr int kValueRun = 64;  // values that all rows of a tile pass before the next: 16 KB at 64 dimensions
 
 // Rows x vectors that a product keeps in registers: as many as there are, less those of the operands.
@@ -25,8 +27,10 @@ constexpr int kValueRun = 64;  // values that all rows of a tile pass before the
 constexpr int kScoreRows = 8, kScoreBlocks = 4, kScoreSums = 16, kValueRows = 6, kValueVecs = 4;
 #elif defined(HG_AVX2)
 constexpr int kScoreRows = 4, kScoreBlocks = 4, kScoreSums = 4, kValueRows = 3, kValueVecs = 2;
+#elif defined(__aarch64__)
+constexpr int kScoreRows = 4, kScoreBlocks = 4, kScoreSums = 4, kValueRows = 4, kValueVecs = 1;
 #else
-constexpr int kScoreRows = 4, kScoreBlocks = 1, kScoreSums = 4, kValueRows = 2, kValueVecs = 2;
+constexpr int kScoreRows = 2, kScoreBlocks = 2, kScoreSums = 2, kValueRows = 2, kValueVecs = 1;
 #endif
 
 int64_t padded(int64_t head_dim) { return (head_dim + kLanes - 1) / kLanes * kLanes; }
@@ -54,6 +58,9 @@ void score_tile(const T* keys, int64_t head_dim, const float* q, int64_t q_strid
     for (int64_t d = 0; d < head_dim; ++d) {
         Vec key[B];
         for (int b = 0; b < B; ++b) key[b] = vec_load(keys + b * block + d * kCacheBlock);
+        if constexpr (R <= kStreamRows) {
+            for (int b = 0; b < B; ++b) HG_PREFETCH_L1(keys + (B + b) * block + d * kCacheBlock);
+        }
         for (int r = 0; r < R; ++r) {
             const Vec x = vec_set(q[r * q_stride + d]);
             for (int b = 0; b < B; ++b) sum[r][b] = vec_fma(x, key[b], sum[r][b]);
@@ -166,6 +173,9 @@ void value_tile(const T* values, int64_t head_dim, int64_t begin, int64_t end, c
     for (int64_t j = begin; j < end; ++j) {
         Vec value[W];
         for (int w = 0; w < W; ++w) value[w] = vec_load(values + j * head_dim + w * kLanes);
+        if constexpr (R <= kStreamRows) {
+            for (int w = 0; w < W; ++w) HG_PREFETCH_L1(values + (j + kAhead) * head_dim + w * kLanes);
+        }
         for (int r = 0; r < R; ++r) {
             const Vec p = vec_set(weights[r * kChunk + j]);
             for (int w = 0; w < W; ++w) sum[r][w] = vec_fma(p, value[w], sum[r][w]);
@@ -224,6 +234,14 @@ void value_chunk(const Tile& tile, int first, int64_t chunk, const T* values) {
     }
 }
 
+// The first values of the chunk: they come from memory while the scores are summed.
+template <typename T>
+void prefetch_values(const Tile& tile, int64_t chunk, const T* values) {
+    const auto* begin = reinterpret_cast<const char*>(values);
+    const int64_t rows = std::min<int64_t>(kAhead, seen(tile, tile.rows - 1, chunk));
+    for (int64_t i = 0; i < rows * tile.head_dim * int64_t(sizeof(T)); i += 64) HG_PREFETCH_L1(begin + i);
+}
+
 template <typename T>
 void run_tile(Tile& tile, const T* keys, const T* values) {
     std::fill_n(tile.max, tile.rows, -std::numeric_limits<float>::infinity());
@@ -231,6 +249,7 @@ void run_tile(Tile& tile, const T* keys, const T* values) {
     int first = 0;  // rows before it have seen all they may
     for (int64_t chunk = 0; chunk < tile.limit[tile.rows - 1]; chunk += kChunk) {
         while (tile.limit[first] <= chunk) ++first;
+        if (tile.rows <= kStreamRows) prefetch_values(tile, chunk, values + chunk * tile.head_dim);
         score_chunk(tile, first, chunk, keys + chunk * tile.head_dim);
         for (int r = first; r < tile.rows; ++r) softmax_row(tile, r, chunk);
         value_chunk(tile, first, chunk, values + chunk * tile.head_dim);

@@ -79,35 +79,54 @@ HG_INLINE Vec vec_min(Vec a, Vec b) { return {_mm256_min_ps(a.lo, b.lo), _mm256_
 
 #else
 
-typedef float FloatLanes __attribute__((vector_size(64)));
-typedef int32_t IntLanes __attribute__((vector_size(64)));
+// Four vectors of the compiler's own, of the width that nearly every processor has: NEON, SSE, or plain registers.
+typedef float Quad __attribute__((vector_size(16)));
+typedef int32_t QuadBits __attribute__((vector_size(16)));
+typedef uint16_t QuadHalves __attribute__((vector_size(8)));
 
 struct Vec {
-    FloatLanes v;
+    Quad a, b, c, d;
 };
 
-HG_INLINE Vec vec_set(float x) { return {FloatLanes{} + x}; }
-HG_INLINE Vec vec_load(const float* p) {
-    Vec a;
-    std::memcpy(&a.v, p, sizeof(a.v));
-    return a;
+template <typename F>
+HG_INLINE Vec vec_map(Vec x, Vec y, F f) {
+    return {f(x.a, y.a), f(x.b, y.b), f(x.c, y.c), f(x.d, y.d)};
 }
-HG_INLINE Vec vec_load(const uint16_t* p) {
-    Vec a;
-    for (int i = 0; i < kLanes; ++i) a.v[i] = float_of_half(p[i]);
-    return a;
+HG_INLINE Quad quad_load(const float* p) {
+    Quad q;
+    std::memcpy(&q, p, sizeof(q));
+    return q;
 }
-HG_INLINE void vec_store(float* p, Vec a) { std::memcpy(p, &a.v, sizeof(a.v)); }
-HG_INLINE Vec operator+(Vec a, Vec b) { return {a.v + b.v}; }
-HG_INLINE Vec operator-(Vec a, Vec b) { return {a.v - b.v}; }
-HG_INLINE Vec operator*(Vec a, Vec b) { return {a.v * b.v}; }
-HG_INLINE Vec operator/(Vec a, Vec b) { return {a.v / b.v}; }
-HG_INLINE Vec vec_fma(Vec a, Vec b, Vec c) { return {a.v * b.v + c.v}; }
-HG_INLINE Vec vec_pick(IntLanes mask, Vec a, Vec b) {
-    return {(FloatLanes)(((IntLanes)a.v & mask) | ((IntLanes)b.v & ~mask))};
+HG_INLINE Quad quad_load(const uint16_t* p) {
+    // float_of_half without its branch.
+    QuadHalves halves;
+    std::memcpy(&halves, p, sizeof(halves));
+    const QuadBits bits = __builtin_convertvector(halves, QuadBits), rest = bits & 0x7fff;
+    const QuadBits magnitude = (QuadBits)((Quad)(rest << 13) * 0x1p112f) | ((rest >= 0x7c00) & 0x7f800000);
+    return (Quad)(magnitude | (bits & 0x8000) << 16);
 }
-HG_INLINE Vec vec_max(Vec a, Vec b) { return vec_pick(a.v > b.v, a, b); }
-HG_INLINE Vec vec_min(Vec a, Vec b) { return vec_pick(a.v < b.v, a, b); }
+HG_INLINE Quad quad_pick(QuadBits mask, Quad x, Quad y) { return (Quad)(((QuadBits)x & mask) | ((QuadBits)y & ~mask)); }
+
+HG_INLINE Vec vec_set(float x) {
+    const Quad q = {x, x, x, x};
+    return {q, q, q, q};
+}
+template <typename T>
+HG_INLINE Vec vec_load(const T* p) {
+    return {quad_load(p), quad_load(p + 4), quad_load(p + 8), quad_load(p + 12)};
+}
+HG_INLINE void vec_store(float* p, Vec x) { std::memcpy(p, &x, sizeof(x)); }
+HG_INLINE Vec operator+(Vec x, Vec y) { return {x.a + y.a, x.b + y.b, x.c + y.c, x.d + y.d}; }
+HG_INLINE Vec operator-(Vec x, Vec y) { return {x.a - y.a, x.b - y.b, x.c - y.c, x.d - y.d}; }
+HG_INLINE Vec operator*(Vec x, Vec y) { return {x.a * y.a, x.b * y.b, x.c * y.c, x.d * y.d}; }
+HG_INLINE Vec operator/(Vec x, Vec y) { return {x.a / y.a, x.b / y.b, x.c / y.c, x.d / y.d}; }
+HG_INLINE Vec vec_fma(Vec x, Vec y, Vec z) { return x * y + z; }
+HG_INLINE Vec vec_max(Vec x, Vec y) {
+    return vec_map(x, y, [](Quad p, Quad q) { return quad_pick(p > q, p, q); });
+}
+HG_INLINE Vec vec_min(Vec x, Vec y) {
+    return vec_map(x, y, [](Quad p, Quad q) { return quad_pick(p < q, p, q); });
+}
 
 #endif
 
@@ -188,7 +207,7 @@ HG_INLINE Vec vec_exp2(Vec x) {
     };
     return p * Vec{power(shifted.lo), power(shifted.hi)};
 #else
-    return p * Vec{(FloatLanes)(((IntLanes)shifted.v + 127) << 23)};
+    return vec_map(p, shifted, [](Quad value, Quad s) { return value * (Quad)(((QuadBits)s + 127) << 23); });
 #endif
 #endif
 }
