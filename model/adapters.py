@@ -7,6 +7,7 @@ configuration asks beyond plain low-rank pairs is refused by name. Beside PEFT's
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from model.checkpoint import load_model, write_tensors
+from model.checkpoint import empty_model, load_model, write_tensors
 from model.classifier import as_classifier
+from model.config import ModelConfig
 from model.derived import save_texts, save_weights
 from model.errors import CheckpointError, ConfigError
 from model.files import read_json, staged_directory, write_json
 from model.gpt import GPT, SequenceClassifier
 from model.hub import resolve_model
-from model.lora import LoraConfig, Projection, add_pair, lora_pairs, merge_lora, projections
+from model.lora import LoraConfig, LowRank, Projection, add_pair, lora_pairs, merge_lora, projections
 from model.tokenizer import Tokenizer
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS, LABELS = "adapter_config.json", "adapter_model.safetensors", "labels.json"
@@ -122,6 +124,40 @@ def load_adapter(model: GPT | SequenceClassifier, directory: Path | str) -> None
         pair = add_pair(model, projection, config).requires_grad_(False)
         pair.a.copy_(a)
         pair.b.copy_(b)
+
+
+@dataclass(frozen=True)
+class AdapterWeights:
+    """An adapter apart from any model: its pairs, each with its projection, and a classifier's head and labels; float32."""
+
+    pairs: list[tuple[Projection, LowRank]]
+    score: Tensor | None  # [n_labels, D]; None: it generates
+    labels: tuple[str, ...]
+
+
+def read_adapter(config: ModelConfig, directory: Path | str) -> AdapterWeights:
+    """The adapter in `directory` as a model of `config` would get it, without that model: for servers of many adapters.
+
+    One that classifies brings its own head, so its base may be a language model. Errors as `load_adapter`.
+    """
+    directory = Path(directory)
+    fields = read_adapter_config(directory)
+    lora, tensors = _lora_config(fields, directory), _read_tensors(directory)
+    classifies = _TASKS.get(str(fields.get("task_type")), _SCORE in tensors)
+    if config.labels and not classifies:
+        raise CheckpointError(
+            f"{directory / ADAPTER_CONFIG}: task_type: the adapter is for a language model, the model is none"
+        )
+    labels = adapter_labels(directory, config.labels) if classifies else ()
+    shape = empty_model(replace(config, labels=labels))
+    plan = _match(shape, lora, tensors, directory / ADAPTER_WEIGHTS)
+    pairs = []
+    for projection, a, b in plan:
+        pair = LowRank(a.shape[1], b.shape[0], lora).requires_grad_(False).eval()
+        pair.a.copy_(a)
+        pair.b.copy_(b)
+        pairs.append((projection, pair))
+    return AdapterWeights(pairs, tensors[_SCORE].float() if classifies else None, labels)
 
 
 def load_with_adapter(

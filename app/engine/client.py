@@ -1,39 +1,48 @@
 """The rest of the service's view of the engine: submit a prompt, read deltas; it is started, watched and restarted here."""
 
+import array
 import asyncio
 import itertools
 import logging
+import math
 import secrets
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from app.engine.messages import (
+    AdapterFailed,
+    AdapterLoaded,
+    AdapterUnloaded,
     Cancel,
-    EngineFailed,
     EngineLimits,
     EngineSpec,
     EngineStatus,
     EngineUnavailable,
     FromEngine,
+    Grammar,
+    InvalidRequest,
     Loaded,
-    LoadFailed,
     QueueFull,
-    Start,
     Step,
     Submit,
+    Task,
+    ToEngine,
+    Update,
 )
 from app.engine.output import OutputProcessor
 from app.engine.process import Worker, WorkerProcess
-from app.engine.stream import GenerationStream
-from app.engine.transport import ClientEnd
-from model.errors import ContextLengthError, HomegrownError, SamplingError
+from app.engine.registry import AdapterRegistry
+from app.engine.stream import GenerationStream, PendingResult
+from app.engine.supervisor import HEARTBEAT_LIMIT, Supervisor
+from model.errors import ContextLengthError, SamplingError
 from model.sampling_params import SamplingParams
 from model.tokenizer import Tokenizer
 
-HEARTBEAT_LIMIT = 30.0  # seconds without a word from an engine that should send one every second, or a step's length
-_CLOSE_SECONDS = 5.0
-_FIRST_DELAY, _LONGEST_DELAY = 0.5, 30.0
+__all__ = ["HEARTBEAT_LIMIT", "EngineClient", "check_fits"]
+
+_GREEDY = SamplingParams(temperature=0.0)
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +50,7 @@ logger = logging.getLogger(__name__)
 class EngineClient:
     """An engine in another process (or thread), behind one interface.
 
-    `start` returns at once; `status` tells when it is ready. An engine that dies is started again, with growing delays; one
+    `start` returns at once; `status` tells when it is ready. An engine that dies is started again, with the adapters it had; one
     that never came up, or can't for a reason that a person must mend, makes `supervise` raise EngineFailed.
     """
 
@@ -54,19 +63,13 @@ class EngineClient:
     ) -> None:
         self.spec = spec
         self.limits = limits or EngineLimits()
-        self._launch = launch
+        self._supervisor = Supervisor(spec, launch, self)
         self._tokenizer: Tokenizer | None = None
-        self._worker: Worker | None = None
-        self._connection: ClientEnd | None = None
         self._info: Loaded | None = None
-        self._streams: dict[int, GenerationStream] = {}
+        self._adapters = AdapterRegistry(spec.adapters, self._supervisor.send)
+        self._streams: dict[int, GenerationStream | PendingResult] = {}
         self._ids = itertools.count(1)
-        self._state = "loading"
         self._running = self._waiting = 0
-        self._heard = time.monotonic()
-        self._changed = asyncio.Event()  # set when the state may have changed for someone in wait_ready
-        self._begun = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -85,36 +88,38 @@ class EngineClient:
     @property
     def status(self) -> EngineStatus:
         """The engine's state now."""
-        age = time.monotonic() - self._heard
+        age = time.monotonic() - self._supervisor.heard
         slots = self._info.slots if self._info else 0
-        return EngineStatus(self._state, self._running, self._waiting, len(self._streams), slots, age)
+        return EngineStatus(self._supervisor.state, self._running, self._waiting, len(self._streams), slots, age)
+
+    @property
+    def adapters(self) -> Mapping[str, Sequence[str]]:
+        """The adapters that requests can name now, each with its labels: none unless it classifies."""
+        return self._adapters.labels
 
     async def start(self) -> None:
         """Begin to load; returns at once."""
-        self._task = asyncio.create_task(self._keep_running(), name="engine-supervisor")
-        self._task.add_done_callback(lambda task: task.cancelled() or task.exception())  # so that it is read
-        self._begun.set()
+        await self._supervisor.start()
 
     async def supervise(self) -> None:
         """Return when the engine was closed; raise EngineFailed when it can't run."""
-        await self._begun.wait()
-        assert self._task is not None
-        await asyncio.shield(self._task)
+        await self._supervisor.supervise()
 
     async def wait_ready(self) -> None:
         """Return when requests are taken. Raises EngineFailed."""
-        while self._state != "ready":
-            if self._task is not None and self._task.done():
-                await self._task
-                raise EngineUnavailable("shutting_down")
-            await self._changed.wait()
+        await self._supervisor.wait_ready()
+
+    async def close(self) -> None:
+        """End the engine; requests still in flight fail with EngineUnavailable."""
+        await self._supervisor.close()
+
+    def kill(self) -> None:
+        """End the engine without waiting for anything."""
+        self._supervisor.kill()
 
     def check_available(self) -> None:
         """Raise what `generate` would raise now, whatever the request: EngineUnavailable or QueueFull."""
-        if self._state == "closed":
-            raise EngineUnavailable("shutting_down")
-        if self._state != "ready":
-            raise EngineUnavailable("model_loading" if self._state == "loading" else "engine_dead")
+        self._supervisor.check_ready()
         # A request holds a slot or a place in the queue until it has ended.
         if len(self._streams) >= self.info.slots + self.limits.max_queue:
             raise QueueFull(f"The queue is full ({self.limits.max_queue} requests are waiting); try again later.")
@@ -127,53 +132,104 @@ class EngineClient:
         *,
         stop: Sequence[str] = (),
         logprobs: int | None = None,
+        adapter: str | None = None,
+        prompt_logprobs: int | None = None,
+        score_from: int = 0,
+        grammar: Grammar | None = None,
+        speculate: bool = True,
     ) -> GenerationStream:
         """Continue `prompt` (at least one id) by up to `max_tokens`; `logprobs` alternatives are reported with each token.
 
-        Raises ContextLengthError, SamplingError, EngineUnavailable, QueueFull: all before anything is sent.
+        `prompt_logprobs`: also score the prompt's own tokens from index `score_from` on, with so many alternatives; they come
+        with the first delta (the very first token has none). With `max_tokens` 0 nothing else is done. `grammar`: what the text
+        must match. `speculate` False forbids drafting, which never changes an answer.
+
+        Raises ContextLengthError, SamplingError, InvalidRequest, EngineUnavailable, QueueFull: all before anything is sent. A
+        grammar that can't be used is found out later: the stream then raises GrammarError.
         """
         self.check_available()
         self._check_request(prompt, params, max_tokens)
+        self._check_model(adapter, "generate")
+        if prompt_logprobs is not None and not 0 <= score_from <= len(prompt):
+            raise InvalidRequest(
+                f"score_from must be from 0 to the prompt's {len(prompt)} tokens, not {score_from}", "score_from"
+            )
+        for name, number in (("logprobs", logprobs), ("prompt_logprobs", prompt_logprobs)):
+            if number is not None and not 0 <= number <= self.info.vocab_size:
+                raise InvalidRequest(f"{name} must be from 0 to {self.info.vocab_size}, not {number}", name)
         request_id = next(self._ids)
         output = OutputProcessor(self.tokenizer, stop, min_tokens=params.min_tokens, prompt_tokens=len(prompt))
         stream = GenerationStream(output, lambda abandoned: self._release(request_id, abandoned))
+        submit = self._submit(request_id, prompt, "generate", adapter, params, max_tokens)
+        submit.logprobs, submit.prompt_logprobs, submit.score_from = logprobs, prompt_logprobs, score_from
+        submit.grammar, submit.speculate = grammar, speculate
         self._streams[request_id] = stream
-        seed = secrets.randbits(63) if params.seed is None else params.seed
-        limits = self.limits
-        self._send(
-            Submit(
-                request_id,
-                list(prompt),
-                max_tokens,
-                params,
-                seed,
-                logprobs,
-                limits.max_queue_wait,
-                limits.request_timeout,
-            )
-        )
+        self._supervisor.send(submit)
         return stream
 
-    async def close(self) -> None:
-        """End the engine; requests still in flight fail with EngineUnavailable."""
-        loading = self._state == "loading"
-        self._set_state("closed")
-        if self._connection is not None:
-            self._connection.close()
-        if loading and self._worker is not None:
-            self._worker.kill()  # it would not notice the end of the connection before it has loaded
-        if self._task is not None:
-            await asyncio.wait({self._task}, timeout=_CLOSE_SECONDS)
-            self._task.cancel()
-        if self._worker is not None:
-            self._worker.kill()
-        self._fail_all("shutting_down")
+    async def embed(self, prompt: Sequence[int], *, adapter: str | None = None) -> list[float]:
+        """The mean over the prompt's positions of the final hidden states, scaled to length 1: [d_model] floats. Errors as
+        `generate`."""
+        embedding = (await self._result(prompt, "embed", adapter)).embedding
+        assert embedding is not None, "an embedding ends with one"
+        values = array.array("f", embedding)
+        if sys.byteorder == "big":
+            values.byteswap()
+        norm = math.sqrt(math.fsum(value * value for value in values)) or 1.0
+        return [value / norm for value in values]
 
-    def kill(self) -> None:
-        """End the engine without waiting for anything."""
-        self._set_state("closed")
-        if self._worker is not None:
-            self._worker.kill()
+    async def classify(self, prompt: Sequence[int], *, adapter: str | None = None) -> list[float]:
+        """The raw score (before a softmax) of each label: the adapter's labels, or the model's. Errors as `generate`;
+        InvalidRequest when neither classifies."""
+        scores = (await self._result(prompt, "classify", adapter)).scores
+        assert scores is not None, "a classification ends with scores"
+        return scores
+
+    async def load_adapter(self, name: str, path: str) -> Sequence[str]:
+        """Load the adapter in directory `path` (PEFT's layout) and call it `name`; its labels, none unless it classifies. It is
+        loaded again whenever the engine starts again. Raises AdapterError, EngineUnavailable."""
+        self._supervisor.check_ready()
+        return await self._adapters.load(name, path)
+
+    async def unload_adapter(self, name: str) -> None:
+        """Forget an adapter. Requests that use it finish first; new ones are refused at once. Raises AdapterError,
+        EngineUnavailable (then it is gone too)."""
+        self._supervisor.check_ready()
+        await self._adapters.unload(name)
+
+    async def _result(self, prompt: Sequence[int], task: Task, adapter: str | None) -> Update:
+        """The last update of a request that ends with its prompt."""
+        self.check_available()
+        self._check_request(prompt, _GREEDY, 0)
+        self._check_model(adapter, task)
+        request_id = next(self._ids)
+        pending = PendingResult(lambda abandoned: self._release(request_id, abandoned))
+        self._streams[request_id] = pending
+        self._supervisor.send(self._submit(request_id, prompt, task, adapter, _GREEDY, 0))
+        return await pending.wait()
+
+    def _submit(
+        self,
+        request_id: int,
+        prompt: Sequence[int],
+        task: Task,
+        adapter: str | None,
+        params: SamplingParams,
+        max_tokens: int,
+    ) -> Submit:
+        seed = secrets.randbits(63) if params.seed is None else params.seed
+        wait, life = self.limits.max_queue_wait, self.limits.request_timeout
+        return Submit(
+            request_id,
+            list(prompt),
+            max_tokens,
+            params,
+            seed,
+            queue_limit=wait,
+            run_limit=life,
+            task=task,
+            adapter=adapter,
+        )
 
     def _check_request(self, prompt: Sequence[int], params: SamplingParams, max_tokens: int) -> None:
         context, vocab_size = self.info.context, self.info.vocab_size
@@ -183,84 +239,42 @@ class EngineClient:
             ("stop_token_ids", params.stop_token_ids),
             ("prompt", prompt),
         ):
-            wrong = next((token for token in ids if not 0 <= token < vocab_size), None)
-            if wrong is not None:
+            if ids and not (min(ids) >= 0 and max(ids) < vocab_size):
+                wrong = next(token for token in ids if not 0 <= token < vocab_size)
                 raise SamplingError(f"{param}: {wrong} is no token id; they go from 0 to {vocab_size - 1}", param)
 
-    def _send(self, message: Submit | Cancel) -> None:
-        if self._connection is not None:
-            self._connection.send(message)
+    def _check_model(self, adapter: str | None, task: Task) -> None:
+        """InvalidRequest when there is no such adapter, or the model (with it) isn't made for this."""
+        if adapter is not None and adapter not in self.adapters:
+            raise self._adapters.unknown(adapter)
+        labels = (adapter and self.adapters[adapter]) or self.info.labels
+        what = "model" if adapter is None else "adapter"
+        if task == "classify" and not labels:
+            raise InvalidRequest(f"{what}: it is no classifier; name one that is", what)
+        if task == "generate" and labels:
+            raise InvalidRequest(f"{what}: it is a classifier, which can't generate; name a language model", what)
 
     def _release(self, request_id: int, abandoned: bool) -> None:
         if self._streams.pop(request_id, None) is not None and abandoned:
-            self._send(Cancel(request_id))
+            self._supervisor.send(Cancel(request_id))
 
-    def _set_state(self, state: str) -> None:
-        if self._state != "closed":
-            self._state = state
-        self._changed.set()
-        self._changed = asyncio.Event()
+    async def prepare(self) -> None:
+        """The supervisor's: the tokenizer is read while the engine loads."""
+        if self._tokenizer is None:
+            self._tokenizer = await asyncio.to_thread(Tokenizer.from_directory, Path(self.spec.model))
 
-    def _fail_all(self, reason: str) -> None:
-        self._running = self._waiting = 0
-        for stream in list(self._streams.values()):
-            stream.fail(EngineUnavailable(reason))
+    def on_ready(self, info: Loaded, *, again: bool) -> list[ToEngine]:
+        """The supervisor's: an engine that starts again gets the adapters back that it had. Requests may name them at once,
+        and wait in the queue until they are there."""
+        self._info = info
+        logger.info("engine ready after %.1f s: %s", info.seconds, _describe(info))
+        if again:
+            return self._adapters.restore()
+        self._adapters.labels.update(info.adapters)
+        return []
 
-    async def _keep_running(self) -> None:
-        """Start the engine, and again whenever it has died."""
-        delay = _FIRST_DELAY
-        try:
-            while self._state != "closed":
-                ready_at = await self._run_once()
-                if self._state == "closed":
-                    return
-                if ready_at is not None and time.monotonic() - ready_at > _LONGEST_DELAY:
-                    delay = _FIRST_DELAY  # it ran well for a while: this is a new trouble
-                logger.error("the engine died; it starts again in %.1f s", delay)
-                await asyncio.sleep(delay)
-                delay = min(2 * delay, _LONGEST_DELAY)
-        finally:
-            self._set_state("failed")  # or stays closed
-
-    async def _run_once(self) -> float | None:
-        """One life of the engine; when it became ready, on the monotonic clock. Raises EngineFailed."""
-        worker = self._worker = self._launch(self.spec)
-        connection = self._connection = await ClientEnd.connect(worker.sock)
-        connection.send(Start(self.spec))
-        ready_at, cause = None, "the connection ended"
-        try:
-            if self._tokenizer is None:
-                self._tokenizer = await asyncio.to_thread(Tokenizer.from_directory, Path(self.spec.model))
-            self._handle(await connection.receive())
-            ready_at = time.monotonic()
-            self._set_state("ready")
-            while True:
-                async with asyncio.timeout(HEARTBEAT_LIMIT):
-                    message = await connection.receive()
-                self._handle(message)
-        except TimeoutError:
-            cause = f"no sign of life for {HEARTBEAT_LIMIT:.0f} s"
-            worker.kill()
-        except (EOFError, OSError):
-            pass
-        except HomegrownError as error:
-            worker.kill()
-            await asyncio.to_thread(worker.wait, _CLOSE_SECONDS)
-            raise EngineFailed(str(error)) from None
-        finally:
-            self._connection = None
-            connection.close()
-            self._set_state("restarting")
-            self._fail_all("shutting_down" if self._state == "closed" else "engine_dead")
-        ended = await asyncio.to_thread(worker.wait, _CLOSE_SECONDS)
-        if self._state != "closed":
-            logger.error("the engine's process is gone: %s (%s)", cause, ended)
-            if self._info is None:
-                raise EngineFailed(f"the engine ended while it loaded {self.spec.model} ({ended}); its log is above")
-        return ready_at
-
-    def _handle(self, message: FromEngine) -> None:
-        self._heard = time.monotonic()
+    def on_message(self, message: FromEngine) -> None:
+        """The supervisor's."""
         match message:
             case Step():
                 self._running, self._waiting = message.running, message.waiting
@@ -268,15 +282,23 @@ class EngineClient:
                     stream = self._streams.get(update.id)
                     if stream is not None:
                         stream.feed(update)
-            case Loaded():
-                self._info = message
-                logger.info("engine ready after %.1f s: %s", message.seconds, _describe(message))
-            case LoadFailed():
-                raise EngineFailed(message.message)
+            case AdapterLoaded() | AdapterUnloaded() | AdapterFailed():
+                self._adapters.on_message(message)
+
+    def on_lost(self, reason: str) -> None:
+        """The supervisor's."""
+        self._running = self._waiting = 0
+        for stream in list(self._streams.values()):
+            stream.fail(EngineUnavailable(reason))
+        self._adapters.on_lost(EngineUnavailable(reason))
 
 
 def check_fits(n_prompt: int, max_tokens: int, context: int) -> None:
-    """Raise ContextLengthError unless the prompt and `max_tokens` more have room in `context` (all in tokens)."""
+    """Raise ContextLengthError unless there is a prompt, and it and `max_tokens` more have room in `context` (in tokens)."""
+    if n_prompt == 0:
+        raise ContextLengthError(
+            "The prompt is empty; give at least one token, such as the end-of-text token.", 0, context
+        )
     if n_prompt + max_tokens > context:
         raise ContextLengthError(
             f"This model's context is {context} tokens; the prompt has {n_prompt} and {max_tokens} more are asked for. "
@@ -287,7 +309,8 @@ def check_fits(n_prompt: int, max_tokens: int, context: int) -> None:
 
 
 def _describe(info: Loaded) -> str:
+    weights = info.dtype if info.quantize == "none" else info.quantize
     return (
-        f"{info.device} {info.dtype}, {info.threads} thread{'s' * (info.threads != 1)}, "
+        f"{info.device} {weights}, {info.kernels} kernels, {info.threads} thread{'s' * (info.threads != 1)}, "
         f"{info.slots} slots of {info.context} tokens"
     )

@@ -1,112 +1,317 @@
-"""The engine's step: plan, prefill, decode, pick, report. One `Step` out for each."""
+"""The engine's step: plan, one forward over everything, pick, report. One `Step` out for each."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from app.engine.messages import Cancel, Started, Step, Submit, TokenLogprobs, Update
-from app.engine.runner import Runner
-from app.engine.scheduler import Chunk, Request, Scheduler
+import torch
+from torch import Tensor
+
+from app.engine.adapters import Adapter, Adapters, Reply
+from app.engine.compiling import Compiler
+from app.engine.messages import (
+    AdapterError,
+    Cancel,
+    InvalidRequest,
+    LoadAdapter,
+    Started,
+    Step,
+    Submit,
+    UnloadAdapter,
+    Update,
+)
+from app.engine.picking import Ask, pick
+from app.engine.pooling import Mean
+from app.engine.requests import Outcome, Request, Work
+from app.engine.results import settle
+from app.engine.scheduler import Scheduler
+from app.engine.speculation import Drafter, acceptance_needed, draft_budget
+from model.backend import Backend
+from model.errors import HomegrownError
+from model.sampling import SamplingRow
 
 logger = logging.getLogger(__name__)
 
-Picked = tuple[int, TokenLogprobs | None]
-
 
 class EngineCore:
-    """Owns the requests and drives the runner; knows no sockets.
+    """Owns the requests and drives the back end; knows no sockets.
 
-    `deterministic` runs each row by itself, so that a request's results are bit for bit the same in any company.
+    `deterministic` runs each piece of work by itself where the back end's results depend on company, so that a request's
+    answers are bit for bit the same in any. (The scheduler must then have `fixed_chunks`.)
     """
 
-    def __init__(self, runner: Runner, scheduler: Scheduler, eos_ids: frozenset[int], *, deterministic: bool) -> None:
-        self._runner = runner
-        self.scheduler = scheduler
-        self._eos_ids = eos_ids
-        self._deterministic = deterministic
+    def __init__(
+        self,
+        backend: Backend,
+        scheduler: Scheduler,
+        eos_ids: frozenset[int],
+        *,
+        deterministic: bool = False,
+        speculate: bool = True,
+        compiler: Compiler | None = None,
+        wake: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`wake` is called, on another thread, when a step has something to do that it hadn't before."""
+        self._backend, self.scheduler, self._eos_ids = backend, scheduler, eos_ids
+        self._alone = deterministic and not backend.invariant
+        # A drafted token makes a wider product, so a back end that isn't invariant would give other last bits with drafts.
+        self._speculate = speculate and not self._alone
+        self._compiler, self._wake = compiler, wake
+        self.adapters = Adapters(backend, wake, scheduler.slots.forget)
+        self._pending: list[Request] = []
         self._updates: list[Update] = []
+        self._replies: list[Reply] = []
 
     @property
     def busy(self) -> bool:
         """Whether a step would do anything."""
-        return self.scheduler.busy or bool(self._updates)
+        return self.scheduler.busy or bool(self._updates) or bool(self._replies)
 
-    def handle(self, message: Submit | Cancel) -> None:
+    def handle(self, message: Submit | Cancel | LoadAdapter | UnloadAdapter) -> None:
         """Take in a message; costs next to nothing."""
-        if isinstance(message, Cancel):
-            self.scheduler.cancel(message.id)
-        elif message.max_tokens == 0:
-            self._updates.append(Update(message.id, [], started=Started(0.0, 0.0), finish="length"))
-        else:
-            ends = frozenset(message.params.stop_token_ids)
-            self.scheduler.add(message, ends if message.params.ignore_eos else ends | self._eos_ids)
+        match message:
+            case Submit():
+                self._submit(message)
+            case Cancel():
+                request = self.scheduler.get(message.id)
+                if request is not None:  # else it has ended already
+                    self._remove(request)
+            case LoadAdapter():
+                self._reply(self.adapters.load(message.name, message.path))
+            case UnloadAdapter():
+                self._reply(self.adapters.unload(message.name))
 
     def step(self) -> Step:
         """Run one step; without work, just the engine's state."""
         for request, limit in self.scheduler.expired():
-            self._fail(request, limit)
-        plan = self.scheduler.plan()
-        for chunk in plan.prefill:
-            self._together([chunk.request], lambda _, chunk=chunk: self._prefill(chunk))
-        self._together(plan.decode, self._decode)
+            self._end(request, Update(request.submit.id, [], error=limit))
+        if self._pending or self.adapters.reading:
+            self._look_at_pending()
+        self._run_step()
         updates, self._updates = self._updates, []
         return Step(updates, len(self.scheduler.running), len(self.scheduler.waiting))
 
-    def _together(self, requests: list[Request], work: Callable[[list[Request]], list[Picked]]) -> None:
-        """Do `work` for all of `requests` and report what it picks. Where it fails, each is tried alone, and only those
-        whose own work fails are given up: computing a position again writes the same keys and values again."""
-        if len(requests) > 1 and not self._deterministic:
-            try:
-                picked = work(requests)
-            except Exception:
-                logger.exception("a step over %d requests failed; each is tried alone", len(requests))
-            else:
-                self._report(requests, picked)
-                return
-        for request in requests:
-            try:
-                self._report([request], work([request]))
-            except Exception:
-                logger.exception("a request failed")
-                self._fail(request, "fault")
+    def replies(self) -> list[Reply]:
+        """Answers about adapters since the last call."""
+        replies, self._replies = self._replies, []
+        return replies
 
-    def _prefill(self, chunk: Chunk) -> list[Picked]:
-        request = chunk.request
-        logits = self._runner.prefill(request.slot, request.prompt[chunk.start : chunk.end], chunk.start)
-        picked = self._runner.pick(logits, [request.row], [request.submit.logprobs]) if chunk.last else []
-        request.prefilled = chunk.end
-        return picked
+    def check_integrity(self) -> None:
+        """RuntimeError when something was lost, doubled or left behind. For when the engine is idle."""
+        self.scheduler.check_integrity(self._backend.context, self.adapters.numbers)
+        used: dict[Adapter, int] = {}
+        for request in self.scheduler.requests():
+            if request.adapter is not None:
+                used[request.adapter] = used.get(request.adapter, 0) + 1
+        problem = self.adapters.problem(used)
+        waiting = {id(request) for request in self.scheduler.waiting.values() if request.pending}
+        if not problem and waiting != {id(request) for request in self._pending}:
+            problem = f"{len(self._pending)} requests wait for a grammar or an adapter, {len(waiting)} in the queue"
+        if problem:
+            raise RuntimeError(problem)
 
-    def _decode(self, requests: list[Request]) -> list[Picked]:
-        # The newest token of each row is not in its slot yet: it goes behind the prompt and the tokens before it.
-        starts = [len(request.prompt) + len(request.row.output) - 1 for request in requests]
-        tokens = [request.row.output[-1] for request in requests]
-        logits = self._runner.decode([request.slot for request in requests], tokens, starts)
-        rows = [request.row for request in requests]
-        return self._runner.pick(logits, rows, [request.submit.logprobs for request in requests])
+    def close(self) -> None:
+        """End the threads beside the steps, and free the model."""
+        self.adapters.close()
+        if self._compiler is not None:
+            self._compiler.close()
+        self._backend.close()
 
-    def _report(self, requests: list[Request], picked: list[Picked]) -> None:
-        if picked:  # none: the prompt needs more chunks
-            for request, (token, logprobs) in zip(requests, picked, strict=True):
-                self._updates.append(self._advance(request, token, logprobs))
-
-    def _advance(self, request: Request, token: int, logprobs: TokenLogprobs | None) -> Update:
-        """Add a token to a request, or end it."""
-        update = Update(request.submit.id, [])
-        if not request.row.output:
-            now = self.scheduler.clock()
-            update.started = Started(request.admitted - request.arrived, now - request.admitted)
-        if token in request.row.end_ids:
-            update.finish = "stop"
-            update.stop_token = token if token in request.submit.params.stop_token_ids else None
+    def _submit(self, submit: Submit) -> None:
+        if submit.task == "generate" and submit.max_tokens == 0 and submit.prompt_logprobs is None:
+            self._updates.append(Update(submit.id, [], started=Started(0.0, 0.0), finish="length"))
+            return
+        adapter = None
+        try:
+            self._check(submit)
+            if submit.adapter is not None:
+                adapter = self.adapters.acquire(submit.adapter)
+            ends = frozenset(submit.params.stop_token_ids)
+            ends = ends if submit.params.ignore_eos else ends | self._eos_ids
+            row = SamplingRow(submit.params, submit.seed, submit.prompt, end_ids=ends)
+            request = Request(submit, row, self.scheduler.clock(), Ask(row, (), submit.logprobs), adapter=adapter)
+            if submit.task == "embed":
+                request.mean = Mean(self._backend.config.d_model)
+            if submit.task == "generate" and submit.speculate and self._speculate:
+                request.drafter = Drafter(submit.prompt)
+            self._hold(request)
+        except Exception as error:
+            if adapter is not None:
+                self._reply(self.adapters.release(adapter))
+            self._updates.append(_failure(submit.id, error))
         else:
-            request.row.append(token)
-            update.tokens = [token]
-            update.logprobs = None if logprobs is None else [logprobs]
-            update.finish = "length" if len(request.row.output) == request.submit.max_tokens else None
-        if update.finish is not None:
-            self.scheduler.remove(request)
-        return update
+            self.scheduler.add(request)
 
-    def _fail(self, request: Request, error: str) -> None:
-        self.scheduler.remove(request)
-        self._updates.append(Update(request.submit.id, [], error=error))
+    def _check(self, submit: Submit) -> None:
+        """The client has checked all this; a mistake of its own must not reach a tensor."""
+        size, context = len(submit.prompt), self._backend.context
+        if not submit.prompt or size + submit.max_tokens > context:
+            raise InvalidRequest(f"prompt: {size} tokens and {submit.max_tokens} more don't fit {context}", "prompt")
+        if submit.grammar is not None and self._compiler is None:
+            raise InvalidRequest("grammar: this engine has no compiler for grammars", "grammar")
+
+    def _hold(self, request: Request) -> None:
+        """What must be there before the request can run: its adapter, and its grammar."""
+        adapter, grammar = request.adapter, request.submit.grammar
+        if adapter is not None and adapter.number == 0:
+            request.pending.append(adapter.reading)
+        else:
+            self._check_task(request)
+        if grammar is not None:
+            assert self._compiler is not None
+            request.compiled = self._compiler.submit(grammar)
+            request.compiled.add_done_callback(lambda _: self._wake())
+            request.pending.append(request.compiled)
+        if request.pending:
+            self._pending.append(request)
+
+    def _check_task(self, request: Request) -> None:
+        """InvalidRequest when the model, or its adapter, is not made for what is asked."""
+        submit, adapter = request.submit, request.adapter
+        head = self._backend.score_head if adapter is None or adapter.head is None else adapter.head
+        what = "model" if adapter is None else "adapter"
+        if submit.task == "classify" and head is None:
+            raise InvalidRequest(f"{what}: it is no classifier; name one that is", what)
+        if submit.task == "generate" and head is not None:
+            raise InvalidRequest(f"{what}: it is a classifier; it has no language-model head to generate with", what)
+
+    def _look_at_pending(self) -> None:
+        """Let go who waits no more for an adapter or a grammar; fail those for whom it won't come."""
+        self._replies += self.adapters.poll()
+        for request in [r for r in self._pending if all(future.done() for future in r.pending)]:
+            self._pending.remove(request)
+            request.pending = []
+            try:
+                if request.adapter is not None and request.adapter.error is not None:
+                    raise AdapterError(request.adapter.error)
+                self._check_task(request)
+                if request.compiled is not None:
+                    request.ask.constraint = request.compiled.result()
+            except Exception as error:
+                self._fail(request, error)
+
+    def _run_step(self) -> None:
+        plan = self.scheduler.plan()
+        if not plan.decode and not plan.prefill:
+            return
+        began = self.scheduler.clock()
+        works = self._draft(plan.decode, speculate=not plan.prefill) + plan.prefill
+        if self._alone:
+            for work in works:
+                self._run([work])
+        else:
+            self._run(works)
+        n_decoding = len(plan.decode)
+        others = sum([len(work.segment.tokens) for work in works]) - n_decoding
+        self.scheduler.costs.observe(n_decoding, others, self.scheduler.clock() - began)
+
+    def _draft(self, decode: Sequence[Request], *, speculate: bool) -> list[Work]:
+        """The decoding requests' work, with drafted tokens where they pay; beside prompts there is no room for them."""
+        cost = self.scheduler.costs.speculation
+        n_decoding = len(decode)
+        room = draft_budget(n_decoding, cost) if speculate and self._speculate else 0
+        if room <= 0:
+            return [Work.decode(request, ()) for request in decode]
+        least = acceptance_needed(n_decoding, cost)
+        works = []
+        for request in decode:
+            drafts: list[int] = []
+            left = request.submit.max_tokens - len(request.row.output) - 1
+            if request.drafter is not None and room > 0 and left > 0:
+                output, constraint = request.row.output, request.ask.constraint
+                drafts = request.drafter.draft(output, min(room, left), constraint=constraint, least=least)
+                room -= len(drafts)
+            works.append(Work.decode(request, drafts))
+        return works
+
+    def _run(self, works: list[Work]) -> None:
+        """Compute `works` together and report. Where that fails, each is tried alone, and only those whose own work fails are
+        given up: computing a position again writes the same keys and values again."""
+        try:
+            outcomes = self._compute(works)
+        except Exception as error:
+            if len(works) == 1:
+                logger.exception("a request failed")
+                self._fail(works[0].request, error, spoilt=True)
+                return
+            logger.exception("a step over %d requests failed; each is tried alone", len(works))
+            for work in works:
+                self._run([work])
+            return
+        for work, outcome in zip(works, outcomes, strict=True):
+            try:
+                self._settle(work, outcome)
+            except Exception as error:
+                if not isinstance(error, HomegrownError):
+                    logger.exception("a request failed", exc_info=error)
+                self._fail(work.request, error, spoilt=isinstance(error, FloatingPointError))
+
+    @torch.inference_mode()
+    def _compute(self, works: list[Work]) -> list[Outcome]:
+        """One forward, then logits for the rows that give tokens alone."""
+        hidden = self._backend.forward([work.segment for work in works])  # [all outputs, D]
+        outcomes: list[Outcome] = []
+        rows: list[int] = []
+        asks: list[Ask] = []
+        asking: list[Outcome] = []
+        end = 0
+        for work in works:
+            begin, end = end, end + work.segment.outputs
+            outcome = Outcome(begin, end, hidden)
+            outcomes.append(outcome)
+            if work.picks:
+                ask = work.request.ask
+                rows.extend(range(end - 1 - len(ask.drafts), end))
+                asks.append(ask)
+                asking.append(outcome)
+        if asks:
+            for outcome, picked in zip(asking, pick(self._backend.logits(_select(hidden, rows)), asks), strict=True):
+                outcome.picked = picked
+        return outcomes
+
+    def _settle(self, work: Work, outcome: Outcome) -> None:
+        request = work.request
+        if work.prefill:
+            self.scheduler.prefilled(request, work.segment.tokens)
+        update = settle(work, outcome, self._backend, self.scheduler.clock())
+        if update is None:
+            return
+        if update.finish is None:
+            self._updates.append(update)
+        else:
+            self._end(request, update)
+
+    def _fail(self, request: Request, error: Exception, *, spoilt: bool = False) -> None:
+        self._end(request, _failure(request.submit.id, error), spoilt=spoilt)
+
+    def _end(self, request: Request, update: Update, *, spoilt: bool = False) -> None:
+        self._remove(request, spoilt=spoilt)
+        self._updates.append(update)
+
+    def _remove(self, request: Request, *, spoilt: bool = False) -> None:
+        if request.pending:
+            self._pending.remove(request)
+            if request.compiled is not None:
+                request.compiled.cancel()
+        self.scheduler.remove(request, spoilt=spoilt)
+        if request.adapter is not None:
+            self._reply(self.adapters.release(request.adapter))
+
+    def _reply(self, reply: Reply | None) -> None:
+        if reply is not None:
+            self._replies.append(reply)
+
+
+def _select(hidden: Tensor, rows: list[int]) -> Tensor:
+    """Rows [R, D] of hidden; itself, or its beginning, where these are the ones."""
+    if rows[-1] == len(rows) - 1:  # they rise, so they are 0, 1, ...
+        return hidden[: len(rows)] if len(rows) < len(hidden) else hidden
+    return hidden[torch.tensor(rows, device=hidden.device)]
+
+
+def _failure(request_id: int, error: Exception) -> Update:
+    """A person can mend an invalid parameter; of anything else only the log says more."""
+    if isinstance(error, InvalidRequest):
+        return Update(request_id, [], error=error.param, message=str(error))
+    if isinstance(error, HomegrownError):  # what a library or the back end refuses in a request, such as a grammar
+        return Update(request_id, [], error="grammar", message=str(error))
+    return Update(request_id, [], error="fault")

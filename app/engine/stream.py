@@ -6,12 +6,16 @@ from collections.abc import Callable
 from typing import Self
 
 from app.engine.messages import (
+    AdapterError,
     Delta,
+    GrammarError,
+    InvalidRequest,
     RequestCancelled,
     RequestFault,
     RequestTimeout,
     Started,
     Timings,
+    TokenLogprobs,
     Update,
 )
 from app.engine.output import OutputProcessor
@@ -20,6 +24,18 @@ _TIMEOUTS = {
     "queue_timeout": "The request waited too long for a free slot; try again later.",
     "run_timeout": "The request took longer than this server allows; ask for fewer tokens.",
 }
+
+
+def _to_exception(update: Update) -> Exception:
+    """What an update's `error` means."""
+    assert update.error is not None
+    if update.error in _TIMEOUTS:
+        return RequestTimeout(_TIMEOUTS[update.error])
+    if update.message is None:
+        return RequestFault(f"the engine reported: {update.error}")
+    errors = {"grammar": GrammarError, "adapter": AdapterError}
+    kind = errors.get(update.error)
+    return InvalidRequest(update.message, update.error) if kind is None else kind(update.message)
 
 
 class GenerationStream:
@@ -37,6 +53,7 @@ class GenerationStream:
         self._waiter: asyncio.Future[None] | None = None
         self._started = Started(0.0, 0.0)
         self._first_token = 0.0
+        self._prompt_logprobs: list[TokenLogprobs | None] | None = None
         self._done = False  # the last delta has been taken
 
     def __aiter__(self) -> Self:
@@ -52,6 +69,7 @@ class GenerationStream:
         if not self._output.has_delta and self._error is not None:
             raise self._error
         delta = self._output.take()
+        delta.prompt_logprobs, self._prompt_logprobs = self._prompt_logprobs, None
         self._done = delta.finish is not None
         return delta
 
@@ -71,12 +89,13 @@ class GenerationStream:
 
     async def collect(self) -> Delta:
         """The whole answer as one delta."""
-        texts, tokens, finish = [], [], None
+        texts, tokens, finish, scored = [], [], None, None
         async for delta in self:
             texts.append(delta.text)
             tokens.extend(delta.tokens)
             finish = delta.finish
-        return Delta("".join(texts), tokens, finish)
+            scored = delta.prompt_logprobs if scored is None else scored
+        return Delta("".join(texts), tokens, finish, scored)
 
     def feed(self, update: Update) -> None:
         """Take in what a step did for this request. An error in here is this request's own and ends it alone."""
@@ -102,14 +121,15 @@ class GenerationStream:
             self._started = update.started
             self._first_token = time.monotonic()
         if update.error is not None:
-            timeout = _TIMEOUTS.get(update.error)
-            self.fail(RequestTimeout(timeout) if timeout else RequestFault(f"the engine reported: {update.error}"))
+            self.fail(_to_exception(update))
             return
+        if update.prompt_logprobs is not None:
+            self._prompt_logprobs = (self._prompt_logprobs or []) + update.prompt_logprobs
         for i, token in enumerate(update.tokens):
             self._output.push(token, update.logprobs[i] if update.logprobs else None)
         if self._output.stopped or update.finish is not None:
             decode = time.monotonic() - self._first_token if self._first_token else 0.0
-            timings = Timings(self._started.queue, self._started.prefill, decode)
+            timings = Timings(self._started.queue, self._started.prefill, decode, self._started.cached)
             self._output.finish(update.finish or "stop", update.stop_token, timings)
             self._let_go(abandoned=update.finish is None)
 
@@ -120,3 +140,32 @@ class GenerationStream:
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+
+class PendingResult:
+    """A request whose answer is its last update: an embedding, or scores. Whoever stops waiting frees its slot."""
+
+    def __init__(self, release: Callable[[bool], None]) -> None:
+        """`release(abandoned)` is called once, as for GenerationStream."""
+        self._release = release
+        self._future: asyncio.Future[Update] = asyncio.get_running_loop().create_future()
+        self._future.add_done_callback(lambda future: future.cancelled() or future.exception())  # so that it is read
+
+    async def wait(self) -> Update:
+        """The last update. Raises what the request failed with."""
+        try:
+            return await self._future
+        finally:
+            self._release(not self._future.done() or self._future.cancelled())
+
+    def feed(self, update: Update) -> None:
+        """Take in what a step did for this request."""
+        if update.error is not None:
+            self.fail(_to_exception(update))
+        elif update.finish is not None and not self._future.done():
+            self._future.set_result(update)
+
+    def fail(self, error: BaseException) -> None:
+        """End it with `error`; nothing happens after the end."""
+        if not self._future.done():
+            self._future.set_exception(error)

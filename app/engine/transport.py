@@ -1,6 +1,7 @@
 """Messages over a stream socket: four bytes of length (little-endian), then msgpack. Both ends of it."""
 
 import asyncio
+import contextlib
 import select
 import socket
 import struct
@@ -27,6 +28,10 @@ class EngineEnd:
         sock.setblocking(True)
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
+        self._bell, self._rope = socket.socketpair()  # a byte in here ends a wait
+        self._bell.setblocking(False)
+        self._rope.setblocking(False)
+        self._poll.register(self._bell, select.POLLIN)
         self._buffer = bytearray()
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder: msgspec.msgpack.Decoder[ToEngine] = msgspec.msgpack.Decoder(ToEngine)
@@ -36,15 +41,29 @@ class EngineEnd:
         self._sock.sendall(frame(message, self._encoder))
 
     def receive(self, timeout: float) -> list[ToEngine]:
-        """All messages that have arrived; waits up to `timeout` seconds for the first bytes, 0 = don't wait."""
+        """All messages that have arrived; waits up to `timeout` seconds for the first bytes, 0 = don't wait. `wake` ends it."""
         wait_ms = round(timeout * 1000)
-        while self._poll.poll(wait_ms):
-            data = self._sock.recv(_READ_SIZE)
-            if not data:
-                raise EOFError("the client closed the connection")
-            self._buffer += data
+        while ready := self._poll.poll(wait_ms):
             wait_ms = 0
-        return self._take()
+            for descriptor, _ in ready:
+                if descriptor == self._bell.fileno():
+                    self._bell.recv(_READ_SIZE)
+                    continue
+                data = self._sock.recv(_READ_SIZE)
+                if not data:
+                    raise EOFError("the client closed the connection")
+                self._buffer += data
+        return self._take() if self._buffer else []
+
+    def wake(self) -> None:
+        """End a `receive` that waits, or the next one; from any thread, also when the end has been closed."""
+        with contextlib.suppress(OSError):  # closed, or full of calls not yet heard
+            self._rope.send(b"!")
+
+    def close(self) -> None:
+        """Free what waits for `wake`; the socket is the caller's."""
+        self._bell.close()
+        self._rope.close()
 
     def _take(self) -> list[ToEngine]:
         messages: list[ToEngine] = []

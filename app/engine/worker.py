@@ -3,6 +3,7 @@
 It ends when the client hangs up, be it on purpose or because the client's process died.
 """
 
+import gc
 import logging
 import os
 import signal
@@ -12,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from app.engine.messages import Cancel, EngineSpec, Loaded, LoadFailed, Start, Submit
+from app.engine.messages import EngineSpec, LoadFailed, Start
 from app.engine.transport import EngineEnd
 from app.logs import configure_logging
 from model.errors import HomegrownError
@@ -32,23 +33,34 @@ def main() -> int:
         signal.signal(number, signal.SIG_IGN)
     try:
         with socket.socket(fileno=int(sys.argv[1])) as sock:
-            run_engine(sock, lambda spec: configure_logging(spec.log_level, spec.log_format))
+            run_engine(sock, _set_up_process)
     except Exception:
         logger.critical("the engine stops: unexpected error", exc_info=True)
         return 1
     return 0
 
 
-def run_engine(sock: socket.socket, configure: Callable[[EngineSpec], None] | None = None) -> None:
-    """Load the model that the first message names, then serve until the client hangs up. `configure` is told its settings."""
+def _set_up_process(spec: EngineSpec) -> Callable[[], None]:
+    configure_logging(spec.log_level, spec.log_format)
+
+    def when_loaded() -> None:  # what has been loaded stays: the collector needn't look at it again and again
+        gc.collect()
+        gc.freeze()
+
+    return when_loaded
+
+
+def run_engine(sock: socket.socket, configure: Callable[[EngineSpec], Callable[[], None]] | None = None) -> None:
+    """Load the model that the first message names, then serve until the client hangs up. `configure` is told its settings, and
+    what it returns is called when the model is loaded."""
     end = EngineEnd(sock)
     try:
         spec = _await_start(end)
-        if configure is not None:
-            configure(spec)
-        _serve(end, spec)
+        _serve(end, spec, configure(spec) if configure is not None else lambda: None)
     except (EOFError, OSError):
         return  # the client has gone, and with it everybody who could want an answer
+    finally:
+        end.close()
 
 
 def _await_start(end: EngineEnd) -> EngineSpec:
@@ -59,45 +71,41 @@ def _await_start(end: EngineEnd) -> EngineSpec:
     return messages[0].spec
 
 
-def _serve(end: EngineEnd, spec: EngineSpec) -> None:
+def _serve(end: EngineEnd, spec: EngineSpec, when_loaded: Callable[[], None]) -> None:
     began = time.monotonic()
     # Only here: importing torch takes longer than everything else, and the client may hang up before.
-    import torch
-
-    from app.engine.core import EngineCore
-    from app.engine.runner import Runner
-    from app.engine.scheduler import Scheduler
+    from app.engine.build import build_core
 
     try:
-        runner = Runner.load(spec)
+        core, info = build_core(spec, end.wake)
     except HomegrownError as error:
         end.send(LoadFailed(str(error)))
         return
-    scheduler = Scheduler(runner.cache.n_slots, spec.prefill_chunk)
-    eos_ids = frozenset(runner.model.config.eos_token_ids)
-    core = EngineCore(runner, scheduler, eos_ids, deterministic=spec.deterministic)
-    info = Loaded(
-        slots=runner.cache.n_slots,
-        context=runner.cache.context,
-        vocab_size=runner.model.config.vocab_size,
-        dtype=str(runner.dtype).removeprefix("torch."),
-        device=str(runner.device),
-        threads=runner.threads,
-        torch_version=str(torch.__version__),
-        seconds=time.monotonic() - began,
-    )
+    info.seconds = time.monotonic() - began
     end.send(info)
-    _loop(end, core)
+    when_loaded()
+    try:
+        _loop(end, core)
+    finally:
+        core.close()
 
 
 def _loop(end: EngineEnd, core: "EngineCore") -> None:
+    told, told_at = (0, 0), time.monotonic()
     while True:
         for message in end.receive(0 if core.busy else HEARTBEAT_SECONDS):
-            assert isinstance(message, Submit | Cancel), "the client sends Start once"
+            assert not isinstance(message, Start), "the client sends Start once"
             core.handle(message)
         if not core.busy:
-            core.scheduler.check_integrity()
-        end.send(core.step())
+            core.check_integrity()
+        step = core.step()
+        # A step without news is not told: each message wakes the client, on a core that the next step could use.
+        counts, now = (step.running, step.waiting), time.monotonic()
+        if step.updates or counts != told or now - told_at >= HEARTBEAT_SECONDS / 2:
+            end.send(step)
+            told, told_at = counts, now
+        for reply in core.replies():
+            end.send(reply)
 
 
 if __name__ == "__main__":

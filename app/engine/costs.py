@@ -1,0 +1,55 @@
+"""What steps have cost so far, and what follows for the next: how many prompt tokens may go along with the running streams."""
+
+from app.engine.speculation import StepCost
+
+_LEAST = 16  # prompt tokens in a step whatever they cost: prompts must get on
+_STRETCH = 2.0  # a step with prompt tokens may take so many times a step without
+_WEIGHT = 0.15  # of a new measurement
+_OUTLIER = 4.0  # a pause of the whole machine counts for no more than this many times what was expected
+
+
+class StepCosts:
+    """Decaying averages of measured steps.
+
+    A step is taken to cost what decoding so many rows costs (measured by itself, for each power of two) and so much for
+    each further token. With nothing measured yet, `first` prompt tokens go along.
+    """
+
+    def __init__(self, prefill_chunk: int, *, first: int = 32) -> None:
+        self.prefill_chunk, self._first = prefill_chunk, first
+        self._decode: dict[int, float] = {}  # bit length of the number of rows -> seconds
+        self._token: float | None = None  # seconds for each token beside the decoded ones
+        self.speculation = StepCost()  # the same steps, as the drafting sees them
+
+    def budget(self, n_decoding: int) -> int:
+        """Prompt tokens that the next step may prefill beside `n_decoding` decoded rows."""
+        if n_decoding == 0:
+            return self.prefill_chunk
+        decode = self._decode.get(n_decoding.bit_length())
+        if decode is None or self._token is None:
+            return min(self._first, self.prefill_chunk)
+        room = int((_STRETCH - 1) * decode / self._token)
+        return min(max(room, _LEAST), self.prefill_chunk)
+
+    def observe(self, n_decoding: int, n_others: int, seconds: float) -> None:
+        """A step decoded so many rows and computed `n_others` tokens beside them: of prompts, or drafted."""
+        if n_decoding + n_others == 0:
+            return
+        self.speculation.observe(n_decoding + n_others, seconds)
+        size = n_decoding.bit_length()
+        if n_others == 0:
+            self._decode[size] = _blend(self._decode.get(size), seconds)
+        elif n_decoding == 0:
+            # A short prompt's step is mostly the reading of the weights: it says nothing of a token's own cost.
+            if n_others >= self._first:
+                self._token = _blend(self._token, seconds / n_others)
+        elif size in self._decode:
+            # Not less than a fraction of the step: decoding may have become cheaper since it was measured.
+            rest = max(seconds - self._decode[size], seconds / 8)
+            self._token = _blend(self._token, rest / n_others)
+        elif self._token is not None:
+            self._decode[size] = max(seconds - self._token * n_others, seconds / 4)
+
+
+def _blend(old: float | None, new: float) -> float:
+    return new if old is None else old + _WEIGHT * (min(new, _OUTLIER * old) - old)
