@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from model import sampling_cpu
+from model.errors import SamplingError
 from model.sampling_cpu import BANNED
 from model.sampling_params import SamplingParams, uniform
 
@@ -51,7 +52,7 @@ class SamplingRow:
         self._counted = len(self.output)
         return self._counts
 
-    def seen(self) -> set[int]:
+    def seen(self) -> frozenset[int]:
         """The tokens of prompt and output."""
         if self._in_prompt is None:
             self._in_prompt = frozenset(self.prompt)
@@ -66,11 +67,14 @@ def sample(logits: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
     if logits.device.type != "cpu":
         return sample_sorted(logits, rows)
     table = logits.detach().float().numpy()
-    return torch.tensor([_sample_row(table[i], row) for i, row in enumerate(rows)], dtype=torch.long)
+    return torch.tensor([sample_row(table[i], row) for i, row in enumerate(rows)], dtype=torch.long)
 
 
-def _sample_row(logits: np.ndarray, row: SamplingRow) -> int:
+def sample_row(logits: np.ndarray, row: SamplingRow) -> int:
+    """`sample` of a single row [V] float32, in numpy. SamplingError when every token is banned."""
     logits = sampling_cpu.adjust(logits, row)
+    if row.edited and logits.max() == BANNED:
+        raise SamplingError("min_tokens and bans leave no token to draw", "min_tokens")
     if row.params.greedy:
         return int(logits.argmax())
     return sampling_cpu.draw(logits, row.params, uniform(row.seed, len(row.output)))

@@ -15,20 +15,19 @@ stop string it is only the beginning of such an answer. So
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
-import re
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from app.engine.grammar_library import REMEDY, compile_grammar, first_line, load_vocabulary
 from app.engine.messages import Grammar, GrammarError
 from model.sampling import BANNED
 from model.tokenizer import Tokenizer
@@ -43,19 +42,10 @@ logger = logging.getLogger(__name__)
 
 _CACHED = 32  # compiled grammars kept
 _MOST_ABANDONED = 2  # compilations past their time that may still be running
-_SPACES = r"[\x20\x0A\x0D\x09]{1,32}"  # between JSON's marks: enough to indent by, too few to go on for ever
-# What one mask may cost at the worst: about 10 ms, and 20 MB of lexer states for each request.
-_LIMITS = {"step_lexer_fuel": 100_000, "step_max_items": 50_000, "max_lexer_states": 20_000, "verbose_errors": False}
 # Eight tokens' bits of a mask -> what is added to their logits: 0 or minus infinity. [256, 8] float32.
 _BIAS = np.where(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little"), 0.0, BANNED).astype(
     np.float32
 )
-_REMEDY = {
-    "json_object": "report it",
-    "json_schema": "simplify the schema, or leave out what isn't supported",
-    "regex": "write it in Rust's syntax (no look-around, no back-references, no \\b), matching the whole text",
-    "choice": "give fewer or shorter choices",
-}
 
 
 class Constraint:
@@ -132,7 +122,7 @@ class Constraint:
 
     def _check(self) -> None:
         if self._matcher.is_error():
-            raise GrammarError(f"the grammar can't be followed any further: {_first_line(self._matcher.get_error())}")
+            raise GrammarError(f"the grammar can't be followed any further: {first_line(self._matcher.get_error())}")
 
 
 @dataclass
@@ -171,7 +161,8 @@ class GrammarCompiler:
         self._cache: OrderedDict[Grammar, LLMatcher] = OrderedDict()
         self._worker: threading.Thread | None = None
         self._abandoned = 0
-        self._vocabulary: LLTokenizer | None = None  # the worker's alone
+        self._loading = threading.Lock()
+        self._vocabulary: LLTokenizer | None = None
 
     def submit(self, grammar: Grammar) -> Future[Constraint]:
         """A constraint at its start, when it is compiled; at once for a grammar seen lately. The future's exception is a
@@ -206,10 +197,9 @@ class GrammarCompiler:
             clock = threading.Timer(self._seconds, self._give_up, [job])
             clock.daemon = True
             try:
-                if self._vocabulary is None:
-                    self._vocabulary = _load_vocabulary(self._tokenizer, self._vocab_size, self._eos_ids)
+                vocabulary = self._load_vocabulary()
                 clock.start()
-                compiled, error = self._compile(job.grammar), None
+                compiled, error = self._compile(job.grammar, vocabulary), None
             except GrammarError as refusal:
                 compiled, error = None, refusal
             except Exception as fault:
@@ -256,7 +246,7 @@ class GrammarCompiler:
                         refused.append(self._jobs.get_nowait())
         job.future.set_exception(
             GrammarError(
-                f"{job.grammar.kind}: not compiled within {self._seconds:g} seconds; {_REMEDY[job.grammar.kind]}"
+                f"{job.grammar.kind}: not compiled within {self._seconds:g} seconds; {REMEDY[job.grammar.kind]}"
             )
         )
         for other in refused:
@@ -265,129 +255,21 @@ class GrammarCompiler:
             elif other.future.set_running_or_notify_cancel():
                 other.future.set_exception(_busy())
 
-    def _compile(self, grammar: Grammar) -> LLMatcher:
-        """GrammarError for one that can't be used."""
-        from llguidance import LLMatcher, LLParserLimits
+    def _load_vocabulary(self) -> LLTokenizer:
+        with self._loading:
+            if self._vocabulary is None:
+                self._vocabulary = load_vocabulary(self._tokenizer, self._vocab_size, self._eos_ids)
+            return self._vocabulary
 
-        try:
-            size = len(grammar.value.encode())
-        except UnicodeEncodeError:
-            raise GrammarError(f"{grammar.kind}: has half a surrogate pair, which is no text; leave it out") from None
-        if size > self._max_bytes:
-            raise GrammarError(
-                f"{grammar.kind}: of {size} bytes; at most {self._max_bytes} can be used: make it shorter"
-            )
-        try:
-            matcher = LLMatcher(self._vocabulary, _source(grammar), log_level=0, limits=LLParserLimits(**_LIMITS))
-        except ValueError as error:
-            raise _refused(grammar, str(error)) from None
-        mask = np.frombuffer(matcher.compute_bitmask(), np.uint8)  # the first one is the slowest: not within a step
-        if matcher.is_error() and matcher.stop_reason() not in ("NoExtension", "NoExtensionBias"):
-            raise _refused(grammar, matcher.get_error())
-        if matcher.is_error() or not np.unpackbits(mask, count=self._vocab_size, bitorder="little").any():
-            empty = not matcher.is_error() and matcher.is_accepting()
-            raise _refused(grammar, "only the empty text fits" if empty else "no text fits that this model can write")
-        return matcher
+    def _compile(self, grammar: Grammar, vocabulary: LLTokenizer) -> LLMatcher:
+        return compile_grammar(grammar, vocabulary, max_bytes=self._max_bytes)
 
     def _constraint(self, compiled: LLMatcher) -> Constraint:
         return Constraint(compiled.deep_copy(), self._vocab_size, self._eos_ids)
 
 
-def _source(grammar: Grammar) -> str:
-    """The grammar in llguidance's own form. GrammarError when it isn't even what its kind says."""
-    from llguidance import LLMatcher
-
-    if grammar.kind == "regex":
-        return LLMatcher.grammar_from_regex(grammar.value)
-    if grammar.kind == "choice":
-        return LLMatcher.grammar_from_regex("|".join(re.escape(choice) for choice in _choices(grammar)))
-    schema: Any = {"type": "object"} if grammar.kind == "json_object" else _json(grammar)
-    if schema is True:
-        schema = {}
-    if not isinstance(schema, dict):
-        raise GrammarError(f"json_schema: a schema is a JSON object, not {type(schema).__name__}")
-    strict = {"lenient": False, "coerce_one_of": False, "whitespace_flexible": True, "whitespace_pattern": _SPACES}
-    return LLMatcher.grammar_from_json_schema(schema, overrides=strict)  # type: ignore[arg-type]
-
-
-def _choices(grammar: Grammar) -> list[str]:
-    choices = _json(grammar)
-    if (
-        not isinstance(choices, list)
-        or not choices
-        or not all(isinstance(choice, str) and choice for choice in choices)
-    ):
-        raise GrammarError("choice: must be a JSON array of at least one string, none of them empty")
-    if any(re.search("[\ud800-\udfff]", choice) for choice in choices):
-        raise GrammarError("choice: has half a surrogate pair, which is no text; leave it out")
-    return list(dict.fromkeys(choices))
-
-
-def _json(grammar: Grammar) -> Any:
-    try:
-        return json.loads(grammar.value)
-    except RecursionError:
-        raise GrammarError(f"{grammar.kind}: nested too deep; {_REMEDY[grammar.kind]}") from None
-    except ValueError as error:
-        raise GrammarError(f"{grammar.kind}: not valid JSON: {error}") from None
-
-
-def _refused(grammar: Grammar, why: str) -> GrammarError:
-    return GrammarError(f"{grammar.kind}: {_first_line(why)}; {_REMEDY[grammar.kind]}")
-
-
-def _first_line(text: str) -> str:
-    """The parser's word on what is wrong, cut to what a person reads."""
-    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.strip().startswith("<")]
-    said = [line for line in lines if line.startswith("error:")] or lines[:1] or ["no reason given"]
-    return said[0].removeprefix("error: ")[:300]
-
-
 def _busy() -> GrammarError:
     return GrammarError("other grammars, too complex to compile in time, are still being given up; try again later")
-
-
-def _load_vocabulary(tokenizer: Tokenizer, vocab_size: int, eos_ids: frozenset[int]) -> LLTokenizer:
-    try:
-        import llguidance
-    except ImportError as error:
-        raise GrammarError(
-            f"structured output needs the library llguidance: pip install llguidance ({error})"
-        ) from None
-    wrapper = llguidance.TokenizerWrapper(_Vocabulary(tokenizer, vocab_size, eos_ids))
-    return llguidance.LLTokenizer(wrapper)
-
-
-class _Vocabulary:
-    """Our tokenizer as llguidance wants it. Its end of text is an id of its own behind the last one: ends are our business,
-    since a model may have several, or none."""
-
-    def __init__(self, tokenizer: Tokenizer, vocab_size: int, eos_ids: frozenset[int]) -> None:
-        self._tokenizer = tokenizer
-        self.tokens = [tokenizer.token_bytes(token) for token in range(vocab_size)] + [b"<|end of grammar|>"]
-        self.eos_token_id = vocab_size
-        self.bos_token_id = None
-        special = {token for token in range(vocab_size) if tokenizer.is_special(token)}
-        self.special_token_ids = sorted(special | eos_ids | {vocab_size})
-        self._ids = {
-            data: token for token, data in enumerate(self.tokens) if data and token not in self.special_token_ids
-        }
-        self._longest = max(map(len, self._ids), default=1)
-
-    def __call__(self, data: bytes) -> list[int]:
-        """Tokens of text that the grammar forces: the model's usual ones where they spell just these bytes."""
-        with contextlib.suppress(UnicodeDecodeError):
-            ids = self._tokenizer.encode(data.decode())
-            if self._tokenizer.decode_bytes(ids) == data:
-                return ids
-        ids, at = [], 0
-        while at < len(data):
-            size = next((n for n in range(self._longest, 0, -1) if data[at : at + n] in self._ids), 0)
-            if not size:
-                break  # no token for this byte: what follows can't be forced
-            ids.append(self._ids[data[at : at + size]])
-            at += size
-        return ids
 
 
 def _yield_to_others() -> None:
