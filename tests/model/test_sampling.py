@@ -5,11 +5,12 @@ from collections import Counter
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model import sampling_cpu
 from model.errors import SamplingError
-from model.sampling import SamplingRow, adjust, logprobs, sample
+from model.sampling import SamplingRow, adjust, logprobs, sample, sample_row, sample_sorted
 from model.sampling_params import SamplingParams, derive_seed, uniform
 
 
@@ -52,6 +53,55 @@ def test_top_p_is_of_what_top_k_left() -> None:
 
 def test_zero_temperature_is_greedy_whatever_else() -> None:
     assert set(draw([1.0, 3.0, 2.0], n=50, temperature=0.0, top_p=0.1, top_k=1, seed=5)) == {1}
+
+
+@st.composite
+def sampling_rows(draw) -> SamplingRow:
+    maybe = lambda off, some: draw(st.one_of(st.just(off), some))  # noqa: E731
+    params = SamplingParams(
+        temperature=maybe(1.0, st.floats(0, 2)),
+        top_p=maybe(1.0, st.floats(0.01, 1)),
+        top_k=maybe(0, st.integers(0, 600)),
+        min_p=maybe(0.0, st.floats(0, 1)),
+        presence_penalty=maybe(0.0, st.floats(-2, 2)),
+        frequency_penalty=maybe(0.0, st.floats(-2, 2)),
+        repetition_penalty=maybe(1.0, st.floats(0.3, 3)),
+        logit_bias=maybe({}, st.dictionaries(st.integers(0, 600), st.floats(-100, 100), max_size=4)),
+        min_tokens=maybe(0, st.integers(0, 5)),
+    )
+    tokens = st.lists(st.integers(0, 499), max_size=8)
+    ends = frozenset(draw(st.sets(st.integers(0, 510), max_size=3)))
+    return SamplingRow(params, draw(st.integers(0, 2**62)), draw(tokens), draw(tokens), ends)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(sampling_rows(), min_size=1, max_size=4), st.integers(0, 999), st.sampled_from([0.0, 0.01, 1.0, 30.0]))
+def test_rows_on_a_cpu_are_drawn_as_by_sorting(rows: list[SamplingRow], seed: int, spread: float) -> None:
+    logits = torch.randn(len(rows), 500, generator=torch.Generator().manual_seed(seed)) * spread
+    if seed % 2:
+        logits = logits.round()  # many equals: the lower id stands first
+    before = logits.clone()
+    assert sample(logits, rows).tolist() == sample_sorted(logits, rows).tolist()
+    for i, row in enumerate(rows):
+        assert sampling_cpu.adjust(logits[i].numpy(), row).tolist() == adjust(logits[i : i + 1], [row])[0].tolist()
+    assert torch.equal(logits, before)
+
+
+def test_what_was_counted_is_taken_back_with_the_output() -> None:
+    row = SamplingRow(SamplingParams(), 0, [5], [1, 1, 2])
+    assert row.counts() == {1: 2, 2: 1}
+    assert row.seen() == {1, 2, 5}
+    row.append(3)
+    assert row.counts() == {1: 2, 2: 1, 3: 1}
+    del row.output[1:]
+    assert row.counts() == {1: 1}
+    assert row.seen() == {1, 5}
+
+
+def test_a_row_without_any_token_left_is_refused() -> None:
+    row = SamplingRow(SamplingParams(min_tokens=1), 0, [], [], frozenset({0, 1}))
+    with pytest.raises(SamplingError, match="min_tokens"):
+        sample_row(torch.zeros(2).numpy(), row)
 
 
 def edited(logits: list[float], row: SamplingRow) -> list[float]:
