@@ -1,0 +1,127 @@
+"""Choosing from rows of logits with the native kernels: a pass or two over the vocabulary instead of a sort.
+
+Every function gives None where it can't serve: no kernels on this machine, or logits that are not float32 on the CPU with
+their rows in one piece. Callers then use model.sampling, which is also the reference for `draw`.
+"""
+
+import ctypes
+from collections.abc import Sequence
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from model.native import library
+
+BROKEN, FINITE, BANNED = 0, 1, 2  # RowState of src/rows.h
+
+_I32, _I64, _F32, _P = ctypes.c_int32, ctypes.c_int64, ctypes.c_float, ctypes.c_void_p
+_SIGNATURES: dict[str, tuple[type | None, tuple[type, ...]]] = {
+    "hg_rows_scan": (None, (_P, _I64, _I64, _I64, _P, _P, _P, _P)),
+    "hg_rows_draw": (None, (_P, _I64, _I64, _I64, _P, _P)),
+    "hg_rows_top": (None, (_P, _I64, _I64, _I64, _I64, _P, _P)),
+    "hg_rows_candidates": (_I64, (_P, _I64, _F32, _P, _P, _I64)),
+}
+
+
+class Scan(NamedTuple):
+    """What one pass over logits [R, V] tells; all [R]."""
+
+    argmax: Tensor  # int32; the lowest index among equals, as torch has it
+    max: Tensor  # float32
+    state: Tensor  # uint8. FINITE; BANNED: finite but for some -inf; BROKEN: NaN or +inf, or nothing but -inf
+    logsumexp: Tensor | None  # float32; None where it wasn't asked for
+
+
+class Draw(ctypes.Structure):
+    """How one row's token is drawn: the parameters of model.sampling_params (off: top_p 1, min_p 0, top_k 0; temperature over
+    0) and a number in [0, 1)."""
+
+    _fields_ = (
+        ("temperature", ctypes.c_double),
+        ("top_p", ctypes.c_double),
+        ("min_p", ctypes.c_double),
+        ("top_k", ctypes.c_int64),
+        ("uniform", ctypes.c_double),
+    )
+
+
+def scan(logits: Tensor, *, logsumexp: bool = False) -> Scan | None:
+    """Argmax, maximum and soundness of logits [R, V], and log(sum(exp)) if asked for."""
+    kernels = _kernels_for(logits)
+    if kernels is None:
+        return None
+    n = len(logits)
+    result = Scan(
+        torch.empty(n, dtype=torch.int32),
+        torch.empty(n),
+        torch.empty(n, dtype=torch.uint8),
+        torch.empty(n) if logsumexp else None,
+    )
+    kernels.hg_rows_scan(
+        *_shape(logits), result.argmax.data_ptr(), result.max.data_ptr(),
+        None if result.logsumexp is None else result.logsumexp.data_ptr(), result.state.data_ptr(),
+    )  # fmt: skip
+    return result
+
+
+def draw(logits: Tensor, draws: Sequence[Draw]) -> list[int] | None:
+    """One token for each row of logits [R, V], the same that model.sampling draws; -1 where only that can tell: for a
+    broken row, and about once in a million draws, where the point falls within rounding of a boundary."""
+    kernels = _kernels_for(logits)
+    if kernels is None:
+        return None
+    tokens = torch.empty(len(logits), dtype=torch.int32)
+    kernels.hg_rows_draw(*_shape(logits), (Draw * len(draws))(*draws), tokens.data_ptr())
+    return tokens.tolist()
+
+
+def top(logits: Tensor, k: int) -> tuple[Tensor, Tensor] | None:
+    """The k largest of each row of logits [R, V], largest first, the lower index first among equals: ids [R, k] int32,
+    values [R, k]. Not for broken rows."""
+    kernels = _kernels_for(logits)
+    if kernels is None:
+        return None
+    k = min(k, logits.shape[1])
+    ids, values = torch.empty(len(logits), k, dtype=torch.int32), torch.empty(len(logits), k)
+    kernels.hg_rows_top(*_shape(logits), k, ids.data_ptr(), values.data_ptr())
+    return ids, values
+
+
+def candidates(row: Tensor, threshold: float) -> tuple[Tensor, Tensor] | None:
+    """Indices (int32) and values of what is not below `threshold` in one row [V], in the row's order."""
+    kernels = _kernels_for(row[None])
+    if kernels is None:
+        return None
+    capacity = 1024
+    while True:
+        ids, values = torch.empty(capacity, dtype=torch.int32), torch.empty(capacity)
+        count = kernels.hg_rows_candidates(
+            row.data_ptr(), len(row), threshold, ids.data_ptr(), values.data_ptr(), capacity
+        )
+        if count <= capacity:
+            return ids[:count], values[:count]
+        capacity = count
+
+
+def _kernels_for(logits: Tensor) -> ctypes.CDLL | None:
+    fits = logits.dtype == torch.float32 and logits.device.type == "cpu" and logits.dim() == 2 and logits.shape[1] > 0
+    return _kernels() if fits and (logits.stride(1) == 1 or logits.shape[1] == 1) else None
+
+
+def _shape(logits: Tensor) -> tuple[int, int, int, int]:
+    return logits.data_ptr(), logits.shape[0], logits.shape[1], logits.stride(0)
+
+
+@cache
+def _kernels() -> ctypes.CDLL | None:
+    return declare(library.load()) if library.available() else None
+
+
+def declare(kernels: ctypes.CDLL) -> ctypes.CDLL:
+    """The library with the types of the functions above set."""
+    for name, (result, arguments) in _SIGNATURES.items():
+        function = getattr(kernels, name)
+        function.restype, function.argtypes = result, arguments
+    return kernels

@@ -1,0 +1,43 @@
+// The order in which tokens are drawn, and the quick look for those that matter.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "vec.h"
+
+namespace hg {
+
+struct Ranked {
+    float value;
+    int32_t id;
+};
+
+// Whether a comes before b: the larger value, then the lower index.
+HG_INLINE bool ranks_before(const Ranked& a, const Ranked& b) {
+    return a.value != b.value ? a.value > b.value : a.id < b.id;
+}
+
+// Calls visit(i) in order for those i with x[i] > floor(), which may rise on the way. A group of 64 without one costs a few
+// instructions.
+template <typename Floor, typename Visit>
+HG_INLINE void each_above(const float* x, int64_t n, Floor floor, Visit visit) {
+    constexpr int64_t kGroup = 4 * kLanes;
+    for (int64_t begin = 0; begin < n; begin += kGroup) {
+        const int64_t end = std::min(begin + kGroup, n);
+        if (end - begin == kGroup) {
+            const Vec a = vec_max(vec_load(x + begin), vec_load(x + begin + kLanes));
+            const Vec b = vec_max(vec_load(x + begin + 2 * kLanes), vec_load(x + begin + 3 * kLanes));
+            if (vec_max_lane(vec_max(a, b)) <= floor()) continue;
+        }
+        for (int64_t i = begin; i < end; ++i) {
+            if (x[i] > floor()) visit(i);
+        }
+    }
+}
+
+// The k that come first of x / divisor, in order; n of them if there are fewer.
+void rank_top(const float* x, int64_t n, int64_t k, float divisor, std::vector<Ranked>& out);
+
+}  // namespace hg
