@@ -21,39 +21,53 @@ from model.errors import HomegrownError
 @click.option(
     "--chat", is_flag=True, help="Put PROMPT as a user's message into the model's chat template, and answer it."
 )
+@click.option(
+    "--quantize",
+    type=click.Choice(["none", "int8", "int4"]),
+    default="none",
+    show_default=True,
+    help="Bits of weights.",
+)
+@click.option("--json-schema", "schema", default=None, help="A JSON schema; the answer is JSON that fits it.")
 def generate(
-    prompt: str, model: str | None, max_tokens: int, temperature: float, top_p: float, seed: int | None, chat: bool
+    prompt: str,
+    model: str | None,
+    max_tokens: int,
+    temperature: float,
+    top_p: float,
+    seed: int | None,
+    chat: bool,
+    quantize: str,
+    schema: str | None,
 ) -> None:
     """Continue PROMPT without a server, printing as it goes.
 
     \b
     homegrown generate "Once upon a time" --seed 1
     """
-    from app.engine.output import StopMatcher
+    from app.engine import Engine, Grammar, SamplingParams
+    from app.engine.messages import EngineError
     from app.settings import Settings
-    from model.checkpoint import load_model
-    from model.generate import generate as run
-    from model.gpt import GPT
     from model.hub import resolve_model
     from model.prompts import PromptTemplate
-    from model.sampling_params import SamplingParams
-    from model.tokenizer import IncrementalDecoder, Tokenizer
 
     params = SamplingParams(temperature=temperature, top_p=top_p, seed=seed)
     directory = resolve_model(model or Settings.model_fields["model"].default)
-    loaded, tokenizer = load_model(directory), Tokenizer.from_directory(directory)
-    if not isinstance(loaded, GPT):
-        raise HomegrownError(f"{directory}: is a classifier; it has no language-model head to generate with")
     template = PromptTemplate.from_directory(directory)
-    if chat:
-        ids = template.encode([{"role": "user", "content": prompt}], tokenizer)
-    else:
-        ids = tokenizer.encode_prompt(prompt)
-        click.echo(prompt, nl=False)
-    decoder, stops = IncrementalDecoder(tokenizer), StopMatcher(template.stops if chat else ())
-    room = min(max_tokens, max(1, loaded.config.context_length - len(ids)))
-    for token in run(loaded, ids, params, room):
-        click.echo(stops.push(decoder.push(token)), nl=False)
-        if stops.matched:
-            break
-    click.echo("" if stops.matched else stops.push(decoder.flush()) + stops.flush())
+    with Engine(directory, quantize=quantize, max_slots=1) as engine:
+        if engine.info.labels:
+            raise HomegrownError(f"{directory}: is a classifier; it has no language-model head to generate with")
+        if chat:
+            ids = template.encode([{"role": "user", "content": prompt}], engine.tokenizer)
+        else:
+            ids = engine.tokenizer.encode_prompt(prompt)
+            click.echo(prompt, nl=False)
+        room = min(max_tokens, max(1, engine.info.context - len(ids)))
+        grammar = None if schema is None else Grammar("json_schema", schema)
+        stops = template.stops if chat else ()
+        try:
+            for text in engine.stream(ids, params, max_tokens=room, stop=stops, grammar=grammar):
+                click.echo(text, nl=False)
+        except EngineError as error:
+            raise HomegrownError(str(error)) from None
+    click.echo()

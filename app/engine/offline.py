@@ -1,0 +1,257 @@
+"""The engine without a server: a batch of texts in, answers out, with a progress bar. For scripts, notebooks and tests."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from tqdm import tqdm
+
+from app.engine.client import EngineClient, check_fits
+from app.engine.local import WorkerThread
+from app.engine.messages import Delta, EngineError, EngineLimits, EngineSpec, Grammar, Loaded, Token, TokenLogprobs
+from app.engine.process import Worker, WorkerProcess
+from app.engine.stream import GenerationStream
+from model.errors import ContextLengthError
+from model.hub import resolve_model
+from model.sampling_params import SamplingParams
+from model.tokenizer import Tokenizer
+
+Prompt = str | Sequence[int]
+T = TypeVar("T")
+
+_FOREVER = 1e9  # seconds: a batch has as much time as it needs
+_AHEAD = 2  # requests under way for each slot: the queue never runs dry, and a million prompts are not sent at once
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One prompt's answer. `error` says in words why there is none; the other fields are then empty.
+
+    `finish_reason`: "stop" or "length". `stop_reason`: the stop string or stop token id that ended it, if one did.
+    """
+
+    text: str = ""
+    tokens: Sequence[Token] = ()
+    finish_reason: str | None = None
+    stop_reason: str | int | None = None
+    prompt_tokens: int = 0
+    error: str | None = None
+
+    @property
+    def token_ids(self) -> list[int]:
+        """Ids of the generated tokens."""
+        return [token.id for token in self.tokens]
+
+
+class Engine:
+    """A model with continuous batching, behind plain function calls. A context manager; one thread at a time may call it.
+
+        with Engine("homegrown-base", quantize="int8") as engine:
+            for answer in engine.generate(["Once upon a time", "The sea"], max_tokens=40, progress=True):
+                print(answer.text)
+
+    `model` is a bundled or pulled model's name, a Hub id or a model directory; the keyword arguments are EngineSpec's. With
+    `process` the engine runs in a process of its own, as it does under the server. Raises HomegrownError with one line when
+    the model can't be loaded.
+    """
+
+    def __init__(self, model: str | Path = "homegrown-base", *, process: bool = False, **spec: Any) -> None:
+        launch: Callable[[EngineSpec], Worker] = WorkerProcess if process else WorkerThread
+        limits = EngineLimits(max_queue=1 << 20, max_queue_wait=_FOREVER, request_timeout=_FOREVER)
+        self._client = EngineClient(EngineSpec(model=str(resolve_model(str(model))), **spec), limits, launch=launch)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="engine-client", daemon=True)
+        self._thread.start()
+        try:
+            self._run(self._start())
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def info(self) -> Loaded:
+        """What was loaded, and how: slots, context, number formats, threads."""
+        return self._client.info
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer."""
+        return self._client.tokenizer
+
+    def generate(
+        self,
+        prompts: Iterable[Prompt],
+        params: SamplingParams | None = None,
+        *,
+        max_tokens: int = 128,
+        stop: Sequence[str] = (),
+        logprobs: int | None = None,
+        adapter: str | None = None,
+        grammar: Grammar | None = None,
+        progress: bool = False,
+    ) -> list[Answer]:
+        """Continue each prompt (a text, or token ids) by up to `max_tokens`; answers in the order of the prompts.
+
+        `params` defaults to greedy. Raises ContextLengthError, naming the prompt, before anything runs; a request that
+        fails on its way becomes an Answer with `error`, and harms no other.
+        """
+        params = SamplingParams(temperature=0.0) if params is None else params
+        ids = self._encode(prompts, max_tokens)
+
+        async def ask(prompt: list[int]) -> Answer:
+            try:
+                async with self._client.generate(
+                    prompt, params, max_tokens, stop=stop, logprobs=logprobs, adapter=adapter, grammar=grammar
+                ) as stream:
+                    delta = await stream.collect()
+            except EngineError as error:
+                return Answer(prompt_tokens=len(prompt), error=str(error))
+            finish = delta.finish
+            assert finish is not None, "collect returns a finished answer"
+            return Answer(delta.text, delta.tokens, finish.reason, finish.stop_reason, finish.prompt_tokens)
+
+        return self._all(ask, ids, "generate" if progress else None)
+
+    def stream(
+        self,
+        prompt: Prompt,
+        params: SamplingParams | None = None,
+        *,
+        max_tokens: int = 128,
+        stop: Sequence[str] = (),
+        adapter: str | None = None,
+        grammar: Grammar | None = None,
+    ) -> Iterator[str]:
+        """Continue one prompt, yielding text as it comes; to leave early frees the slot. Raises what `generate` does, and
+        EngineError when the request fails on its way."""
+        params = SamplingParams(temperature=0.0) if params is None else params
+        (ids,) = self._encode([prompt], max_tokens)
+
+        async def begin() -> GenerationStream:
+            return self._client.generate(ids, params, max_tokens, stop=stop, adapter=adapter, grammar=grammar)
+
+        answer = self._run(begin())
+        try:
+            while (delta := self._run(_next_delta(answer))) is not None:
+                yield delta.text
+        finally:
+            self._run(answer.aclose())
+
+    def score(
+        self, texts: Iterable[Prompt], *, adapter: str | None = None, progress: bool = False
+    ) -> list[list[float]]:
+        """The log-probability of every token of each text but the first, given those before it; natural logarithms."""
+
+        async def ask(prompt: list[int]) -> list[float]:
+            params = SamplingParams(temperature=0.0)
+            async with self._client.generate(prompt, params, 0, prompt_logprobs=0, adapter=adapter) as stream:
+                known = (await stream.collect()).prompt_logprobs
+            assert known is not None, "asked for"
+            return [each.logprob for each in known if isinstance(each, TokenLogprobs)]
+
+        return self._all(ask, self._encode(texts, 0), "score" if progress else None)
+
+    def embed(
+        self, texts: Iterable[Prompt], *, adapter: str | None = None, progress: bool = False
+    ) -> list[list[float]]:
+        """The mean of each text's last hidden states, of length 1; [d_model] floats a text."""
+        return self._all(
+            lambda prompt: self._client.embed(prompt, adapter=adapter),
+            self._encode(texts, 0),
+            "embed" if progress else None,
+        )
+
+    def classify(
+        self, texts: Iterable[Prompt], *, adapter: str | None = None, progress: bool = False
+    ) -> list[list[float]]:
+        """The raw score (before a softmax) of each label, for each text: by the model where it is a classifier, else by
+        an adapter's head. The labels' names are in `info`."""
+        return self._all(
+            lambda prompt: self._client.classify(prompt, adapter=adapter),
+            self._encode(texts, 0),
+            "classify" if progress else None,
+        )
+
+    def load_adapter(self, name: str, directory: str | Path) -> None:
+        """Load a LoRA adapter (a PEFT directory); requests may name it from then on."""
+        self._run(self._client.load_adapter(name, str(directory)))
+
+    def unload_adapter(self, name: str) -> None:
+        """Forget an adapter."""
+        self._run(self._client.unload_adapter(name))
+
+    def close(self) -> None:
+        """End the engine. A closed one stays closed."""
+        if not self._loop.is_running():
+            return
+        self._run(self._client.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def _start(self) -> None:
+        await self._client.start()
+        await self._client.wait_ready()
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:  # Ctrl-C in the caller's thread: what runs for it must stop too
+            future.cancel()
+            raise
+
+    def _encode(self, prompts: Iterable[Prompt], max_tokens: int) -> list[list[int]]:
+        """Token ids of each prompt. Raises ContextLengthError for the first that doesn't fit."""
+        rows: list[list[int]] = []
+        for number, prompt in enumerate(prompts):
+            ids = self.tokenizer.encode_prompt(prompt) if isinstance(prompt, str) else list(prompt)
+            try:
+                check_fits(len(ids), max_tokens, self.info.context)
+            except ContextLengthError as error:
+                raise ContextLengthError(f"prompt {number}: {error}", error.n_prompt_tokens, error.n_ctx) from None
+            rows.append(ids)
+        return rows
+
+    def _all(
+        self, ask: Callable[[list[int]], Coroutine[Any, Any, T]], rows: list[list[int]], label: str | None
+    ) -> list[T]:
+        """`ask` for each row, as many at once as keep the slots busy; results in the rows' order."""
+        return self._run(_gather(ask, rows, _AHEAD * self.info.slots, label))
+
+
+async def _next_delta(answer: GenerationStream) -> Delta | None:
+    return await anext(answer, None)
+
+
+async def _gather(
+    ask: Callable[[list[int]], Coroutine[Any, Any, T]], rows: list[list[int]], width: int, label: str | None
+) -> list[T]:
+    results: dict[int, T] = {}
+    waiting = iter(enumerate(rows))
+    with tqdm(total=len(rows), desc=label, unit="text", disable=label is None) as bar:
+
+        async def work() -> None:
+            for index, row in waiting:  # all workers take from one iterator
+                results[index] = await ask(row)
+                bar.update()
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(width, len(rows))):
+                    group.create_task(work())
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from None  # the caller knows of no group
+    return [results[index] for index in range(len(rows))]
