@@ -13,14 +13,15 @@ from app.engine.messages import EngineLimits, EngineSpec
 
 @pytest.fixture(scope="module")
 def make_engine(loop, model_dir: Path) -> Iterator[Callable[..., EngineClient]]:
-    """Starts engines on the module's loop; they are closed with it."""
+    """Starts engines on the module's loop, over PyTorch unless told otherwise; they are closed with it."""
     engines: list[EngineClient] = []
 
     def make(
         *, max_queue: int = 64, max_queue_wait: float = 60.0, request_timeout: float = 600.0, **spec: Any
     ) -> EngineClient:
         limits = EngineLimits(max_queue=max_queue, max_queue_wait=max_queue_wait, request_timeout=request_timeout)
-        engine = local_engine(EngineSpec(model=str(model_dir), threads=1, **{"max_slots": 4, **spec}), limits)
+        defaults = {"model": str(model_dir), "max_slots": 4, "backend": "torch"}
+        engine = local_engine(EngineSpec(threads=1, **{**defaults, **spec}), limits)
         engines.append(engine)
         loop.run(engine.start())
         loop.run(engine.wait_ready())

@@ -18,11 +18,11 @@ from app.engine.messages import (
     RequestFault,
     RequestTimeout,
 )
-from app.engine.runner import Runner
 from app.engine.stream import GenerationStream
 from app.engine.transport import EngineEnd
 from model.errors import ContextLengthError, SamplingError
 from model.sampling_params import SamplingParams
+from model.torch_backend import TorchBackend
 
 ENDLESS = SamplingParams(ignore_eos=True, seed=1)
 PROMPT = list(b"hello")
@@ -168,8 +168,8 @@ def test_the_queue_has_an_end(loop, make_engine):
     loop.run(scenario())
 
 
-def test_waiting_and_running_for_too_long(loop, make_engine):
-    engine = make_engine(max_slots=1, max_queue_wait=0.15, request_timeout=0.5)
+def test_waiting_and_running_for_too_long(loop, make_engine, monkeypatch):
+    engine = make_engine(max_slots=1, max_queue_wait=0.15, request_timeout=0.5, speculate=False)
 
     async def scenario():
         first, second = engine.generate(PROMPT, ENDLESS, 1000), engine.generate(PROMPT, ENDLESS, 5)
@@ -180,44 +180,42 @@ def test_waiting_and_running_for_too_long(loop, make_engine):
         await settle(engine, running=0, waiting=0)
 
     # 1,000 tokens may be done within the half second on a fast machine: then the steps are made slower.
-    original = Runner.decode
-    Runner.decode = lambda self, *rest: (time.sleep(0.002), original(self, *rest))[1]
-    try:
-        loop.run(scenario())
-    finally:
-        Runner.decode = original
+    original = TorchBackend.forward
+    monkeypatch.setattr(
+        TorchBackend, "forward", lambda self, segments: (time.sleep(0.002), original(self, segments))[1]
+    )
+    loop.run(scenario())
 
 
 @pytest.fixture
 def poison(monkeypatch):
-    """Requests whose prompt begins with token 7 get broken logits from their first decode on."""
+    """Requests whose prompt begins with token 7 are damaged from their first decode on."""
     slots = set()
-    prefill, decode = Runner.prefill, Runner.decode
-
-    def marking_prefill(self, slot, tokens, start):
-        if start == 0:
-            (slots.add if tokens[0] == 7 else slots.discard)(slot)
-        return prefill(self, slot, tokens, start)
+    forward = TorchBackend.forward
 
     def install(damage):
-        def bad_decode(self, slots_, tokens, starts):
-            logits = decode(self, slots_, tokens, starts)
-            for row, slot in enumerate(slots_):
-                if slot in slots:
-                    damage(logits, row)
-            return logits
+        def bad_forward(self, segments):
+            for segment in segments:
+                if segment.start == 0:
+                    (slots.add if segment.tokens[0] == 7 else slots.discard)(segment.slot)
+            hidden = forward(self, segments).clone()
+            row = 0
+            for segment in segments:
+                if segment.start and segment.slot in slots:
+                    damage(hidden[row : row + segment.outputs])
+                row += segment.outputs
+            return hidden
 
-        monkeypatch.setattr(Runner, "prefill", marking_prefill)
-        monkeypatch.setattr(Runner, "decode", bad_decode)
+        monkeypatch.setattr(TorchBackend, "forward", bad_forward)
 
     return install
 
 
-def nan(logits, row):
-    logits[row, 3] = float("nan")
+def nan(hidden):
+    hidden[:] = float("nan")
 
 
-def explode(logits, row):
+def explode(hidden):
     raise RuntimeError("a kernel failed")
 
 
@@ -349,7 +347,9 @@ class HangingWorker:
 
     def __init__(self, spec):
         self.sock, self._theirs = socket.socketpair()
-        EngineEnd(self._theirs).send(Loaded(2, 1024, 257, "float32", "cpu", 1, "", 0.0))
+        end = EngineEnd(self._theirs)
+        end.send(Loaded(2, 1024, 257, "float32", "cpu", 1, "", 0.0))
+        end.close()
 
     def kill(self):
         self._theirs.close()

@@ -1,5 +1,7 @@
 import asyncio
+import contextlib
 import socket
+import threading
 
 import pytest
 
@@ -25,7 +27,7 @@ def test_messages_survive_the_socket_whole_and_in_order(loop, size):
         await asyncio.to_thread(engine.send, step)
         assert await client.receive() == step
         client.close()
-        with theirs, pytest.raises(EOFError):
+        with theirs, contextlib.closing(engine), pytest.raises(EOFError):
             await asyncio.to_thread(engine.receive, 5.0)
 
     loop.run(scenario())
@@ -33,8 +35,21 @@ def test_messages_survive_the_socket_whole_and_in_order(loop, size):
 
 def test_the_engine_does_not_wait_when_told_not_to():
     ours, theirs = socket.socketpair()
-    with ours, theirs:
-        assert EngineEnd(theirs).receive(0) == []
+    with ours, theirs, contextlib.closing(EngineEnd(theirs)) as engine:
+        assert engine.receive(0) == []
+
+
+def test_a_wait_ends_when_it_is_woken_from_another_thread():
+    ours, theirs = socket.socketpair()
+    with ours, theirs, contextlib.closing(EngineEnd(theirs)) as engine:
+        timer = threading.Timer(0.05, engine.wake)
+        timer.start()
+        assert engine.receive(60.0) == []  # within the test's time
+        timer.join()
+        for _ in range(100_000):  # more than anybody hears
+            engine.wake()
+        assert engine.receive(60.0) == []
+    engine.wake()  # also when it is over
 
 
 def test_the_client_notices_the_end(loop):
