@@ -22,7 +22,7 @@ OBJECTS = ROOT / "build" / "native"  # kept between builds: only what changed is
 # -ffp-contract=off: a product and a sum are fused where the code says so and nowhere else, so a result depends on no whim of
 # the compiler. The other two give up signalling (errno, traps) and no digit, and let loops be vectorised.
 FLAGS = ["-std=c++17", "-O3", "-fPIC", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden",
-         "-pthread", "-Wall", "-Wextra"]  # fmt: skip
+         "-pthread"]  # fmt: skip
 AVX2 = ["-mavx2", "-mfma", "-mf16c"]
 AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni", "-mavx512bf16",
           "-mprefer-vector-width=512"]  # fmt: skip

@@ -46,12 +46,17 @@ def load_model(
 
 
 def read_weights(
-    directory: Path | str, config: ModelConfig, shapes: Mapping[str, torch.Size]
+    directory: Path | str, config: ModelConfig, shapes: Mapping[str, torch.Size], *, release: bool = False
 ) -> Iterator[tuple[str, Tensor]]:
     """Our parameters one after another, by name, as stored: [out, in] on the CPU, in the file's number format. `shapes`: of the
-    parameters (empty_model has them). CheckpointError as load_model."""
+    parameters (empty_model has them). CheckpointError as load_model.
+
+    A tensor's memory is the file's own pages. With `release` those leave memory when the tensor is dropped, so that whoever
+    turns one after the other into something smaller never holds two copies of all; without, when the last one is.
+    """
     directory = Path(directory)
-    with _open_weights(directory) as (read, names):
+    with ExitStack() as stack:
+        read, names = stack.enter_context(_open_weights(directory))
         for ours, source in weight_map(config).items():
             tensor = _assemble(source, read, names, directory)
             if tensor.shape != shapes[ours]:
@@ -60,6 +65,10 @@ def read_weights(
                     f"{list(shapes[ours])}; the weights and the configuration are not of one model"
                 )
             yield ours, tensor
+            if release:  # pages stay as long as the file is mapped: map it anew
+                del tensor
+                stack.close()
+                read, names = stack.enter_context(_open_weights(directory))
 
 
 def stored_dtypes(directory: Path | str) -> set[str]:

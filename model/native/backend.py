@@ -11,7 +11,7 @@ from torch import Tensor
 
 from model.architectures import read_config
 from model.backend import BackendSpec, Segment, check_segments, choose_slots, slot_bytes
-from model.checkpoint import read_weights
+from model.checkpoint import empty_model, read_weights
 from model.config import ModelConfig
 from model.errors import ConfigError
 from model.gpt import GPT, SequenceClassifier
@@ -62,9 +62,11 @@ class NativeBackend:
     def load(cls, spec: BackendSpec) -> "NativeBackend":
         """Load and warm up; `spec` without automatic choices left but for slots and context. Errors as load_backend."""
         config = read_config(spec.model)
+        shapes = {name: tensor.shape for name, tensor in empty_model(config).state_dict().items()}
+        tensors = read_weights(spec.model, config, shapes, release=True)
         backend = cls(
-            config, read_weights(spec.model, config), n_slots=spec.max_slots, context=spec.context, dtype=spec.dtype,
-            quantize=spec.quantize, threads=spec.threads,
+            config, tensors, n_slots=spec.max_slots, context=spec.context, dtype=spec.dtype, quantize=spec.quantize,
+            threads=spec.threads,
         )  # fmt: skip
         hidden = backend.forward([Segment(0, 0, [0])])  # the first pass pays for buffers; no request should
         if backend.score_head is None:

@@ -3,14 +3,12 @@
 #include <algorithm>
 #include <cmath>
 
-#include "mathf.h"
 #include "rows_rank.h"
 
 namespace hg {
 
 namespace {
 
-constexpr int64_t kPiece = 1024;  // of a row, small enough for the nearest cache
 constexpr float kLowest = -std::numeric_limits<float>::infinity();
 
 struct PieceMax {
@@ -52,16 +50,10 @@ void scan_broken(const float* row, int64_t n, RowScan& scan) {
 }
 
 double sum_exp(const float* x, int64_t n, float max) {
-    constexpr int kWays = 16;
-    double sums[kWays] = {};
-    int64_t i = 0;
-    for (; i + kWays <= n; i += kWays) {
-        for (int w = 0; w < kWays; ++w) sums[w] += exp_f64(double(x[i + w]) - double(max));
-    }
-    double sum = 0.0;
-    for (; i < n; ++i) sum += exp_f64(double(x[i]) - double(max));
-    for (int w = 0; w < kWays; ++w) sum += sums[w];
-    return sum;
+    alignas(64) float d[kPiece];
+    alignas(64) double w[kPiece];
+    for (int64_t i = 0; i < n; ++i) d[i] = x[i] - max;
+    return exp_piece(d, n, w);
 }
 
 }  // namespace

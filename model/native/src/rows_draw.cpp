@@ -5,7 +5,6 @@
 
 #include <cmath>
 
-#include "mathf.h"
 #include "rows.h"
 #include "rows_rank.h"
 
@@ -19,7 +18,6 @@ constexpr size_t kNearMost = 8192;   // so many candidates go into the heap
 constexpr float kNear = 8.0f;        // candidates: down to e^-8 of the likeliest
 constexpr float kDeepest = -64.0f;   // less than e^-64 of the likeliest moves no float64 sum
 constexpr int kBuckets = 2048;
-constexpr int64_t kPiece = 1024;     // of a row, small enough for the nearest cache
 
 bool ranks_after(const Ranked& a, const Ranked& b) { return ranks_before(b, a); }
 
@@ -49,7 +47,7 @@ class Draw {
         max_ = max / temperature_;
         floor_ = min_p_floor(ask.min_p);
         top_p_ = double(static_cast<float>(ask.top_p));
-        // n roundings of a sum in the reference and here, and two exponentials: of the total.
+        // An error of this share of the total: n roundings of a sum in the reference and here, and two exponentials.
         margin_ = 4.5e-16 * double(n) + 2e-14;
     }
 
@@ -135,71 +133,67 @@ class Draw {
         }
     }
 
+    // What min_p cuts weighs nothing.
+    void cut(float* d, int64_t size) const {
+        for (int64_t i = 0; i < size; ++i) d[i] = d[i] < floor_ ? kLowest : d[i];
+    }
+
     // One pass: the sum of the weights that min_p leaves, the tokens near the maximum, how far down the others go.
     void survey() {
-        constexpr int kWays = 16;
-        double sums[kWays] = {};
-        float deepest[kWays] = {};
-        alignas(64) float d[kPiece];
-        // The last float that is not near; with min_p nothing below its cut is.
-        const float bound = std::max(-kNear, std::nextafter(floor_, kLowest));
-        near_.clear();
-        near_total_ = 0.0;
-        for (int64_t begin = 0; begin < n_; begin += kPiece) {
-            const int64_t size = std::min(kPiece, n_ - begin), even = (size + kWays - 1) / kWays * kWays;
-            distances(begin, size, d);
-            std::fill(d + size, d + even, kLowest);
-            for (int64_t i = 0; i < even; i += kWays) {
-                for (int w = 0; w < kWays; ++w) {
-                    const float kept = d[i + w] < floor_ ? kLowest : d[i + w];
-                    sums[w] += exp_f64(double(kept));
-                    deepest[w] = kept < deepest[w] && kept > kLowest ? kept : deepest[w];
-                }
-            }
-            if (near_.size() >= kNearMost) continue;  // too many to be of use
-            each_above(d, size, [bound] { return bound; }, [&](int64_t i) {
-                near_.push_back({row_[begin + i] / temperature_, static_cast<int32_t>(begin + i)});
-                near_total_ += exp_f64(double(d[i]));
-            });
-        }
-        total_ = 0.0;
-        for (double sum : sums) total_ += sum;
-        deepest_ = *std::min_element(deepest, deepest + kWays);
-    }
-
-    int bucket(float distance) const {  // never falls with the distance
-        return static_cast<int>(std::min(-distance * per_unit_, float(kBuckets - 1)));
-    }
-
-    void fill_buckets() {
-        per_unit_ = deepest_ < 0.0f ? float(kBuckets - 1) / -deepest_ : 1.0f;
-        std::fill_n(weights_, kBuckets, 0.0);
-        std::fill_n(counts_, kBuckets, 0);
         alignas(64) float d[kPiece];
         alignas(64) double w[kPiece];
+        near_.clear();
+        total_ = near_total_ = 0.0;
+        Vec deepest = vec_zero();
+        for (int64_t begin = 0; begin < n_; begin += kPiece) {
+            const int64_t size = std::min(kPiece, n_ - begin);
+            std::fill_n(d, kPiece, 0.0f);
+            distances(begin, size, d);
+            for (int64_t i = 0; i < size; i += kLanes) deepest = vec_min(deepest, vec_load(d + i));
+            cut(d, size);
+            total_ += exp_piece(d, size, w);
+            if (near_.size() >= kNearMost) continue;  // too many to be of use
+            each_above(d, size, [] { return -kNear; }, [&](int64_t i) {
+                near_.push_back({row_[begin + i] / temperature_, static_cast<int32_t>(begin + i)});
+                near_total_ += w[i];
+            });
+        }
+        alignas(64) float lanes[kLanes];
+        vec_store(lanes, deepest);
+        deepest_ = std::max(floor_, *std::min_element(lanes, lanes + kLanes));
+    }
+
+    // Buckets of equal width in distance, and which of them each token is in; kBuckets: in none.
+    void fill_buckets() {
+        const float per_unit = deepest_ < 0.0f ? float(kBuckets - 1) / -deepest_ : 1.0f;
+        std::fill_n(weights_, kBuckets + 1, 0.0);
+        std::fill_n(counts_, kBuckets + 1, 0);
+        places_.resize(size_t(n_));
+        alignas(64) float d[kPiece];
+        alignas(64) double w[kPiece];
+        alignas(64) int32_t at[kPiece];
         for (int64_t begin = 0; begin < n_; begin += kPiece) {
             const int64_t size = std::min(kPiece, n_ - begin);
             distances(begin, size, d);
-            for (int64_t i = 0; i < size; ++i) w[i] = exp_f64(double(d[i]));
+            cut(d, size);
+            exp_piece(d, size, w);
+            for (int64_t i = 0; i < size; ++i) {  // never falls with the distance: buckets are in order
+                const float place = -d[i] * per_unit;
+                at[i] = static_cast<int32_t>(place < float(kBuckets - 1) ? place : float(kBuckets - 1));
+                at[i] = d[i] < floor_ ? kBuckets : at[i];
+            }
             for (int64_t i = 0; i < size; ++i) {
-                if (d[i] < floor_) continue;
-                const int at = bucket(d[i]);
-                weights_[at] += w[i];
-                ++counts_[at];
+                places_[begin + i] = static_cast<uint16_t>(at[i]);
+                weights_[at[i]] += w[i];
+                ++counts_[at[i]];
             }
         }
     }
 
     void collect(int at, std::vector<Ranked>& out) const {
         out.clear();
-        alignas(64) float d[kPiece];
-        for (int64_t begin = 0; begin < n_; begin += kPiece) {
-            const int64_t size = std::min(kPiece, n_ - begin);
-            distances(begin, size, d);
-            for (int64_t i = 0; i < size; ++i) {
-                if (d[i] < floor_ || bucket(d[i]) != at) continue;
-                out.push_back({row_[begin + i] / temperature_, static_cast<int32_t>(begin + i)});
-            }
+        for (int64_t i = 0; i < n_; ++i) {
+            if (places_[i] == at) out.push_back({row_[i] / temperature_, static_cast<int32_t>(i)});
         }
     }
 
@@ -232,14 +226,16 @@ class Draw {
     float temperature_, max_, floor_;
     double top_p_, margin_;
     double total_ = 0.0, near_total_ = 0.0;  // of the weights before top_p cuts; of near_
-    float deepest_ = 0.0f, per_unit_ = 1.0f;
-    double weights_[kBuckets];
-    int64_t counts_[kBuckets];
+    float deepest_ = 0.0f;
+    double weights_[kBuckets + 1];
+    int64_t counts_[kBuckets + 1];
     // Their memory is kept from draw to draw.
     static thread_local std::vector<Ranked> near_, near_copy_;
+    static thread_local std::vector<uint16_t> places_;
 };
 
 thread_local std::vector<Ranked> Draw::near_, Draw::near_copy_;
+thread_local std::vector<uint16_t> Draw::places_;
 
 }  // namespace
 

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "mathf.h"
 #include "vec.h"
 
 namespace hg {
@@ -35,6 +36,22 @@ HG_INLINE void each_above(const float* x, int64_t n, Floor floor, Visit visit) {
             if (x[i] > floor()) visit(i);
         }
     }
+}
+
+constexpr int64_t kPiece = 1024;  // of a row, small enough for the nearest cache
+
+// w[i] = e^d[i] for d <= 0, and their sum; n at most kPiece.
+HG_INLINE double exp_piece(const float* d, int64_t n, double* w) {
+    constexpr int kWays = 32;
+    for (int64_t i = 0; i < n; ++i) w[i] = exp_f64(double(d[i]));
+    double sums[kWays] = {}, sum = 0.0;
+    int64_t i = 0;
+    for (; i + kWays <= n; i += kWays) {
+        for (int way = 0; way < kWays; ++way) sums[way] += w[i + way];
+    }
+    for (; i < n; ++i) sum += w[i];
+    for (int way = 0; way < kWays; ++way) sum += sums[way];
+    return sum;
 }
 
 // The k that come first of x / divisor, in order; n of them if there are fewer.
