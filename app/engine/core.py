@@ -26,7 +26,7 @@ from app.engine.results import settle
 from app.engine.scheduler import Scheduler
 from app.engine.speculation import Drafter, acceptance_needed, draft_budget
 from model.backend import Backend
-from model.errors import HomegrownError
+from model.errors import SamplingError
 from model.sampling import SamplingRow
 
 logger = logging.getLogger(__name__)
@@ -189,6 +189,7 @@ class EngineCore:
             except Exception as error:
                 self._fail(request, error)
 
+    @torch.inference_mode()
     def _run_step(self) -> None:
         plan = self.scheduler.plan()
         if not plan.decode and not plan.prefill:
@@ -241,11 +242,10 @@ class EngineCore:
             try:
                 self._settle(work, outcome)
             except Exception as error:
-                if not isinstance(error, HomegrownError):
+                if not isinstance(error, InvalidRequest | SamplingError):
                     logger.exception("a request failed", exc_info=error)
                 self._fail(work.request, error, spoilt=isinstance(error, FloatingPointError))
 
-    @torch.inference_mode()
     def _compute(self, works: list[Work]) -> list[Outcome]:
         """One forward, then logits for the rows that give tokens alone."""
         hidden = self._backend.forward([work.segment for work in works])  # [all outputs, D]
@@ -310,8 +310,6 @@ def _select(hidden: Tensor, rows: list[int]) -> Tensor:
 
 def _failure(request_id: int, error: Exception) -> Update:
     """A person can mend an invalid parameter; of anything else only the log says more."""
-    if isinstance(error, InvalidRequest):
+    if isinstance(error, InvalidRequest | SamplingError):
         return Update(request_id, [], error=error.param, message=str(error))
-    if isinstance(error, HomegrownError):  # what a library or the back end refuses in a request, such as a grammar
-        return Update(request_id, [], error="grammar", message=str(error))
     return Update(request_id, [], error="fault")

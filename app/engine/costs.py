@@ -33,7 +33,7 @@ class StepCosts:
 
     def observe(self, n_decoding: int, n_others: int, seconds: float) -> None:
         """A step decoded so many rows and computed `n_others` tokens beside them: of prompts, or drafted."""
-        if n_decoding + n_others == 0:
+        if n_decoding + n_others == 0 or seconds <= 0:  # a clock may be coarser than a step
             return
         self.speculation.observe(n_decoding + n_others, seconds)
         size = n_decoding.bit_length()

@@ -11,7 +11,6 @@ from model.backend import Backend
 _SCORED_AT_ONCE = 64  # rows of logits: of a large vocabulary they are what takes memory
 
 
-@torch.inference_mode()
 def settle(work: Work, outcome: Outcome, backend: Backend, now: float) -> Update | None:
     """Bring a request up to what was computed for it; what to tell, if anything. With `finish` set the request is at its end.
 

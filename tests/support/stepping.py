@@ -1,5 +1,6 @@
 """An engine's core over the fake back end, stepped by hand under a clock of its own."""
 
+import itertools
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -34,27 +35,46 @@ class Answer:
     steps: int = 0
 
 
-class Engine:
-    """A core over a fake back end, and what it has said of each request."""
+class _Timed:
+    """A back end whose forwards take time on the test's clock."""
 
-    def __init__(self, n_slots=4, chunk=64, *, deterministic=False, compiler=None, speculate=True, **backend):
-        self.backend = FakeBackend(n_slots, **backend)
+    def __init__(self, backend, tick):
+        self._backend, self._tick = backend, tick
+
+    def __getattr__(self, name):
+        return getattr(self._backend, name)
+
+    def forward(self, segments):
+        self._tick(segments)
+        return self._backend.forward(segments)
+
+
+class Engine:
+    """A core over a back end, the fake one unless another is given, and what it has said of each request."""
+
+    def __init__(
+        self, n_slots=4, chunk=64, *, deterministic=False, compiler=None, speculate=True, backend=None, **fake
+    ):
         self.clock = Clock()
-        self.backend.before = self._tick
+        self.backend = _Timed(backend, self._tick)
+        if backend is None:
+            self.backend = FakeBackend(n_slots, **fake)
+            self.backend.before = self._tick
+        n_slots = self.backend.n_slots
         costs = StepCosts(chunk)
         fixed = deterministic and not self.backend.invariant
         scheduler = Scheduler(n_slots, costs, self.backend.copy_slot, fixed_chunks=fixed, clock=self.clock)
         self.core = EngineCore(
             self.backend,
             scheduler,
-            frozenset({END}),
+            frozenset(self.backend.config.eos_token_ids),
             deterministic=deterministic,
             compiler=compiler,
             speculate=speculate,
         )
         self.answers = {}
         self.replies = []
-        self.ids = iter(range(1000))
+        self.ids = itertools.count()
 
     def _tick(self, segments):
         self.clock.now += 0.001 + 0.0001 * sum(len(segment.tokens) for segment in segments)

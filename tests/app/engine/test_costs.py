@@ -48,4 +48,6 @@ def test_under_steady_mixed_load_the_decoding_is_worked_out():
 def test_nothing_is_learnt_from_nothing():
     costs = StepCosts(512)
     costs.observe(0, 0, 5.0)
+    costs.observe(1, 0, 0.0)
+    costs.observe(1, 20, 0.0)
     assert costs.budget(1) == StepCosts(512).budget(1)

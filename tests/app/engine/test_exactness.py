@@ -1,48 +1,138 @@
-"""The engine's tokens are the plain generator's, whatever else runs."""
+"""The engine's answers are the plain generator's, whatever else runs; bit for bit its own where that is promised."""
 
 import asyncio
 import random
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from oracle import Oracle, make_adapters
+from schedules import play, wishes
+from stepping import Engine
 
-from model.checkpoint import load_model
-from model.generate import generate
+from model.backend import BackendSpec, load_backend
+from model.native import library
 from model.sampling_params import SamplingParams
+
+needs_native = pytest.mark.skipif(not library.available(), reason="the native kernels were not built")
+relaxed = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
 
 
 @pytest.fixture(scope="module")
-def model(model_dir):
-    return load_model(model_dir)
+def adapters(model_dir, tmp_path_factory):
+    return make_adapters(model_dir, tmp_path_factory.mktemp("adapters"))
 
 
-params = st.one_of(
-    st.builds(SamplingParams, temperature=st.just(0.0)),
-    st.builds(
-        SamplingParams,
-        temperature=st.sampled_from([0.5, 1.0, 1.7]),
-        top_p=st.sampled_from([1.0, 0.8]),
-        top_k=st.sampled_from([0, 20]),
-        seed=st.integers(-(2**63), 2**63 - 1),
-        frequency_penalty=st.sampled_from([0.0, 0.7]),
-        repetition_penalty=st.sampled_from([1.0, 1.3]),
-        ignore_eos=st.booleans(),
-        min_tokens=st.sampled_from([0, 3]),
-        stop_token_ids=st.sampled_from([(), (1, 2, 3, 50, 60, 70, 200)]),
-    ),
-)
-requests = st.lists(
-    st.tuples(
-        st.integers(1, 60),  # prompt length
-        st.integers(0, 12),  # max_tokens
-        params,
-        st.sampled_from([0.0, 0.0, 0.002, 0.01]),  # when it comes, in seconds
-        st.sampled_from([None, None, None, 1, 3]),  # after how many deltas it is given up
-    ),
-    min_size=1,
-    max_size=9,
-)
+@pytest.fixture(scope="module")
+def oracle(model_dir, adapters):
+    return Oracle(model_dir, adapters)
+
+
+@pytest.fixture(scope="module")
+def make_stepped(model_dir, adapters):
+    """Engines to be stepped by hand, with the adapters loaded, over one back end of each kind."""
+    backends = {}
+
+    def make(kind, chunk=64, **options):
+        if kind not in backends:
+            spec = BackendSpec(model=model_dir, dtype="float32", backend=kind, max_slots=4, context=256)
+            backends[kind] = load_backend(spec)
+        engine = Engine(chunk=chunk, backend=backends[kind], **options)
+        for name, path in adapters.items():
+            engine.core.adapters.load_now(name, str(path))
+        return engine
+
+    yield make
+    for backend in backends.values():
+        backend.close()
+
+
+def unload(engine):
+    """The back end is used again."""
+    for name in list(engine.core.adapters.labels):
+        engine.core.adapters.unload(name)
+    engine.core.adapters.close()
+
+
+chunks = st.sampled_from([1, 16, 64, 512])
+schedules = wishes(most=8, classifiers=("mood",))
+
+
+def check_against(oracle, wish, answer):
+    assert answer.last.error is None
+    if wish.kind == "embed":
+        got = np.frombuffer(answer.last.embedding, "<f4")
+        assert got == pytest.approx(oracle.embedding(wish.prompt, wish.adapter).numpy(), abs=1e-4)
+    elif wish.kind == "classify":
+        assert answer.last.scores == pytest.approx(oracle.scores(wish.prompt, wish.adapter).tolist(), abs=1e-4)
+    else:
+        assert oracle.explains(answer.tokens, wish.prompt, wish.params, wish.max_tokens, wish.adapter)
+        assert answer.last.finish == ("length" if len(answer.tokens) == wish.max_tokens else "stop")
+    if wish.kind == "score":
+        known = [each.logprob for each in answer.scored if each is not None]
+        expected = oracle.logprobs(wish.prompt, wish.adapter)[max(wish.shared, 1) - 1 :]
+        assert known == pytest.approx(expected, abs=1e-4)
+    if wish.logprobs is not None and answer.tokens:
+        known = [each.logprob for each in answer.logprobs]
+        whole = oracle.logprobs([*wish.prompt, *answer.tokens], wish.adapter)
+        assert known == pytest.approx(whole[len(wish.prompt) - 1 :], abs=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["torch", pytest.param("native", marks=needs_native)])
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_random_schedules_give_the_plain_generators_answers(make_stepped, oracle, kind, deterministic):
+    @settings(max_examples=12, deadline=None, suppress_health_check=relaxed)
+    @given(schedules, chunks)
+    def check(schedule, chunk):
+        engine = make_stepped(kind, chunk, deterministic=deterministic)
+        for wish, answer in play(engine, schedule):
+            check_against(oracle, wish, answer)
+        unload(engine)
+
+    check()
+
+
+def everything(answer):
+    """All of an answer that numbers could differ in."""
+    last = answer.last
+    return (answer.tokens, answer.scored, answer.logprobs, last.finish, last.scores, last.embedding)
+
+
+def alone(make_stepped, kind, chunk, wish, **options):
+    """The answer of a request that nothing ran before or beside."""
+    engine = make_stepped(kind, chunk, speculate=False, **options)
+    number = engine.submit(wish.prompt, wish.max_tokens, wish.params, **wish.fields)
+    answer = engine.run().answers[number]
+    unload(engine)
+    return answer
+
+
+@needs_native
+def test_native_answers_are_bit_for_bit_those_given_alone(make_stepped):
+    @settings(max_examples=15, deadline=None, suppress_health_check=relaxed)
+    @given(schedules, chunks)
+    def check(schedule, chunk):
+        engine = make_stepped("native", chunk)
+        answers = play(engine, schedule)
+        unload(engine)
+        for wish, answer in answers:  # other chunks, no drafts, nothing warm
+            assert everything(answer) == everything(alone(make_stepped, "native", 512, wish))
+
+    check()
+
+
+def test_deterministic_answers_are_bit_for_bit_those_given_alone(make_stepped):
+    @settings(max_examples=15, deadline=None, suppress_health_check=relaxed)
+    @given(schedules, st.sampled_from([16, 64]))
+    def check(schedule, chunk):
+        engine = make_stepped("torch", chunk, deterministic=True)
+        answers = play(engine, schedule)
+        unload(engine)
+        for wish, answer in answers:
+            assert everything(answer) == everything(alone(make_stepped, "torch", chunk, wish, deterministic=True))
+
+    check()
 
 
 def prompt_of(length: int) -> list[int]:
@@ -62,21 +152,32 @@ async def ask(engine, length, max_tokens, params, delay=0.0, leave=None, logprob
     return ids, finish
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+requests = st.lists(
+    st.tuples(
+        st.integers(1, 60),  # prompt length
+        st.integers(0, 12),  # max_tokens
+        st.builds(SamplingParams, temperature=st.sampled_from([0.0, 0.9]), seed=st.integers(0, 9)),
+        st.sampled_from([0.0, 0.0, 0.002, 0.01]),  # when it comes, in seconds
+        st.sampled_from([None, None, None, 1, 3]),  # after how many deltas it is given up
+    ),
+    min_size=1,
+    max_size=9,
+)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=relaxed)
 @given(requests)
-def test_random_schedules_give_the_plain_generators_tokens(loop, engine, model, requests):
+def test_through_the_client_too(loop, engine, oracle, requests):
     async def scenario():
         return await asyncio.gather(*(ask(engine, *request) for request in requests))
 
     for (length, max_tokens, p, _, _), (ids, finish) in zip(requests, loop.run(scenario()), strict=True):
-        expected = list(generate(model, prompt_of(length), p, max_tokens))
         if finish is None:
-            assert ids == expected[: len(ids)]
+            assert oracle.explains(ids, prompt_of(length), p, max(len(ids), 1), None) or not ids
         else:
-            assert ids == expected
-            assert finish.reason == ("length" if len(expected) == max_tokens else "stop")
-            assert finish.prompt_tokens == length
-            assert finish.completion_tokens == len(expected)
+            assert oracle.explains(ids, prompt_of(length), p, max_tokens, None)
+            assert finish.reason == ("length" if len(ids) == max_tokens else "stop")
+            assert (finish.prompt_tokens, finish.completion_tokens) == (length, len(ids))
 
 
 def test_all_is_free_again_afterwards(loop, engine):
@@ -85,17 +186,10 @@ def test_all_is_free_again_afterwards(loop, engine):
     assert (status.state, status.running, status.waiting, status.in_flight) == ("ready", 0, 0, 0)
 
 
-@pytest.mark.parametrize("chunk", [1, 7, 64, 1024])
-def test_chunks_change_nothing(loop, make_engine, model, chunk):
-    engine = make_engine(prefill_chunk=chunk)
-    p = SamplingParams(temperature=0.9, seed=4)
-    ids, _ = loop.run(ask(engine, 100, 10, p))
-    assert ids == list(generate(model, prompt_of(100), p, 10))
-
-
 def test_deterministic_mode_is_the_same_to_the_last_bit_in_any_company(loop, make_engine):
     engine = make_engine(deterministic=True, prefill_chunk=16)
     p = SamplingParams(temperature=1.2, seed=8)
+    assert engine.info.invariant
 
     async def values():
         async with engine.generate(prompt_of(45), p, 12, logprobs=5) as stream:
@@ -116,9 +210,7 @@ def test_without_a_seed_answers_differ(loop, engine):
     assert len(set(answers)) > 1
 
 
-def test_logprobs_are_of_the_models_own_distribution(loop, engine, model):
-    import torch
-
+def test_logprobs_are_of_the_models_own_distribution(loop, engine, oracle):
     p = SamplingParams(temperature=0.3, top_k=5, logit_bias={65: 100.0}, seed=1)
 
     async def scenario():
@@ -127,8 +219,7 @@ def test_logprobs_are_of_the_models_own_distribution(loop, engine, model):
 
     delta = loop.run(scenario())
     assert [t.id for t in delta.tokens] == [65] * 4
-    sequence = torch.tensor([prompt_of(9) + [65] * 4])
-    table = model(sequence)[0].log_softmax(-1)
+    table = oracle.logits(prompt_of(9) + [65] * 4, None).log_softmax(-1)
     for i, token in enumerate(delta.tokens):
         row = table[9 - 1 + i]
         assert token.logprobs.logprob == pytest.approx(float(row[65]), abs=1e-4)
