@@ -1,7 +1,7 @@
-// A draw needs the weights of all tokens summed, but in order only those around the point where it falls. So the few tokens
-// near the maximum go into a heap, and the walk down from the largest mostly ends among them. Where it doesn't, tokens
-// are counted into buckets by their distance to the maximum, the bucket with the point is found from the buckets' sums,
-// and only its tokens are put in order.
+// A draw needs the weights of all tokens summed, but in order only those around the point where it falls. So tokens are put
+// into buckets by their distance to the maximum, the bucket with the point is found from the buckets' sums, and only its
+// tokens are put in order. First only the tokens near the maximum are listed for that, which are few and mostly enough;
+// then, where the draw falls further down, all.
 
 #include <cmath>
 
@@ -13,13 +13,11 @@ namespace hg {
 namespace {
 
 constexpr float kLowest = -std::numeric_limits<float>::infinity();
-constexpr int64_t kTopMost = 1024;   // a larger top_k goes through buckets
-constexpr size_t kNearMost = 8192;   // so many candidates go into the heap
-constexpr float kNear = 8.0f;        // candidates: down to e^-8 of the likeliest
-constexpr float kDeepest = -64.0f;   // less than e^-64 of the likeliest moves no float64 sum
+constexpr int64_t kTopMost = 1024;  // a larger top_k is found from a list of all tokens
+constexpr size_t kNearMost = 8192;  // so many tokens near the maximum are listed
+constexpr float kNear = -8.0f;      // nearer is near
+constexpr float kDeepest = -64.0f;  // less than e^-64 of the likeliest moves no float64 sum
 constexpr int kBuckets = 2048;
-
-bool ranks_after(const Ranked& a, const Ranked& b) { return ranks_before(b, a); }
 
 // The smallest distance to the maximum that min_p leaves, as a float: kept is what is not below. NaN when rounding could
 // move it.
@@ -40,6 +38,34 @@ struct Found {
     double cumulative = 0.0;  // weights up to and with this token
 };
 
+// The tokens that a draw looks at. Their memory is kept from draw to draw.
+struct List {
+    size_t size = 0;
+    bool in_buckets = false;
+    std::vector<float> distances;  // to the maximum, below 0
+    std::vector<int32_t> ids;
+    std::vector<double> weights;
+    std::vector<int32_t> places;  // bucket of each
+    std::vector<Ranked> ordered;  // one bucket's
+
+    void clear(size_t room) {
+        size = 0;
+        in_buckets = false;
+        if (ids.size() >= room) return;
+        distances.resize(room);
+        ids.resize(room);
+        weights.resize(room);
+        places.resize(room);
+    }
+    void add(float distance, int32_t id, double weight) {
+        distances[size] = distance;
+        ids[size] = id;
+        weights[size++] = weight;
+    }
+};
+
+thread_local List kept_list;
+
 class Draw {
   public:
     Draw(const float* row, int64_t n, float max, const RowDraw& ask)
@@ -55,30 +81,31 @@ class Draw {
         if (floor_ != floor_) return kUndecided;
         floor_ = std::max(floor_, kDeepest);
         const int64_t top_k = ask_.top_k > 0 && ask_.top_k < n_ ? ask_.top_k : 0;
-        if (top_k > 0 && top_k <= kTopMost) return settle_top(top_k);
-        survey();
         if (top_k > 0) {
-            fill_buckets();
-            total_ = weight_of_first(top_k);
-        } else {
-            if (near_.size() < kNearMost) {
-                const Found found = settle([this](double target) { return locate_near(target); });
-                if (found.id != kBeyond) return found.id;
+            if (top_k <= kTopMost) {
+                list_top(top_k);
+            } else {
+                list_above(std::nextafter(floor_, kLowest), size_t(n_));
+                total_ = weight_of_first(top_k);
             }
-            fill_buckets();
+            return settle().id;
         }
-        return settle([this](double target) { return locate_bucket(target); }).id;
+        list_above(std::max(kNear, std::nextafter(floor_, kLowest)), kNearMost);
+        Found found = settle();
+        if (found.id == kBeyond) {
+            list_above(std::nextafter(floor_, kLowest), size_t(n_));
+            found = settle();
+        }
+        return std::max(found.id, kUndecided);
     }
 
   private:
-    static constexpr int32_t kBeyond = -2;  // further down than the candidates at hand
+    static constexpr int32_t kBeyond = -2;  // further down than the list goes
 
     double weight(float scaled) const { return exp_f64(double(scaled - max_)); }
     double margin() const { return margin_ * total_; }
 
-    // The draw, given a way to find the token at which the weights pass a number.
-    template <typename Locate>
-    Found settle(Locate locate) const {
+    Found settle() {
         if (!(total_ > 0.0 && total_ < double(-kLowest))) return {};
         double sum = total_;
         if (top_p_ < 1.0) {
@@ -89,41 +116,48 @@ class Draw {
         return locate(ask_.uniform * sum);
     }
 
-    // Takes tokens off a heap until the weights pass `target`; undecided where rounding could move that.
-    Found walk(std::vector<Ranked>& heap, double before, double target) const {
-        if (before > 0.0 && before > target - margin()) return {};
-        std::make_heap(heap.begin(), heap.end(), ranks_after);
-        double cumulative = before;
-        for (auto end = heap.end(); end != heap.begin(); --end) {
-            const Ranked token = heap.front();
-            std::pop_heap(heap.begin(), end, ranks_after);
-            cumulative += weight(token.value);
-            if (cumulative > target + margin()) return {token.id, cumulative};
-            if (cumulative > target - margin()) return {};
+    void list_top(int64_t top_k) {
+        std::vector<Ranked>& top = list_.ordered;
+        rank_top(row_, n_, top_k, temperature_, top);
+        list_.clear(top.size());
+        listed_ = 0.0;
+        for (const Ranked& token : top) {
+            const float distance = token.value - max_;
+            if (distance < floor_) break;
+            const double weight = exp_f64(double(distance));
+            list_.add(distance, token.id, weight);
+            listed_ += weight;
         }
-        return {};
+        total_ = listed_;
     }
 
-    // A small top_k: only its tokens, in order.
-    int32_t settle_top(int64_t top_k) {
-        rank_top(row_, n_, top_k, temperature_, near_);
+    // In one pass the sum of all weights that min_p leaves, and the tokens over `bound`; of these `most`, no more.
+    void list_above(float bound, size_t most) {
+        alignas(64) float d[kPiece];
+        alignas(64) double w[kPiece];
+        list_.clear(size_t(n_));
+        float* distance = list_.distances.data();
+        int32_t* id = list_.ids.data();
+        double* weight = list_.weights.data();
+        size_t listed = 0;
         total_ = 0.0;
-        size_t kept = 0;
-        for (; kept < near_.size() && near_[kept].value - max_ >= floor_; ++kept) total_ += weight(near_[kept].value);
-        near_.resize(kept);
-        return settle([this](double target) {
-            near_copy_ = near_;
-            return walk(near_copy_, 0.0, target);
-        }).id;
+        for (int64_t begin = 0; begin < n_; begin += kPiece) {
+            const int64_t size = std::min(kPiece, n_ - begin);
+            distances(begin, size, d);
+            total_ += exp_piece(d, size, w);
+            if (listed >= most) continue;
+            each_above(d, size, [bound] { return bound; }, [&](int64_t i) {
+                distance[listed] = d[i];
+                id[listed] = static_cast<int32_t>(begin + i);
+                weight[listed++] = w[i];
+            });
+        }
+        list_.size = listed;
+        // With some missing the list is of no use.
+        listed_ = most < size_t(n_) && listed >= most ? 0.0 : sum_weights(weight, int64_t(listed));
     }
 
-    Found locate_near(double target) {
-        if (target > near_total_ - margin()) return {kBeyond, 0.0};
-        near_copy_ = near_;
-        return walk(near_copy_, 0.0, target);
-    }
-
-    // d[i] = logits / temperature - max, in float32 as the reference has it, of a piece of the row.
+    // d[i] = logits / temperature - max, in float32 as the reference has it, of a piece of the row; -inf what min_p cuts.
     void distances(int64_t begin, int64_t size, float* d) const {
         const float* x = row_ + begin;
         if (temperature_ == 1.0f) {
@@ -131,73 +165,43 @@ class Draw {
         } else {
             for (int64_t i = 0; i < size; ++i) d[i] = x[i] / temperature_ - max_;
         }
-    }
-
-    // What min_p cuts weighs nothing.
-    void cut(float* d, int64_t size) const {
         for (int64_t i = 0; i < size; ++i) d[i] = d[i] < floor_ ? kLowest : d[i];
     }
 
-    // One pass: the sum of the weights that min_p leaves, the tokens near the maximum, how far down the others go.
-    void survey() {
-        alignas(64) float d[kPiece];
-        alignas(64) double w[kPiece];
-        near_.clear();
-        total_ = near_total_ = 0.0;
-        Vec deepest = vec_zero();
-        for (int64_t begin = 0; begin < n_; begin += kPiece) {
-            const int64_t size = std::min(kPiece, n_ - begin);
-            std::fill_n(d, kPiece, 0.0f);
-            distances(begin, size, d);
-            for (int64_t i = 0; i < size; i += kLanes) deepest = vec_min(deepest, vec_load(d + i));
-            cut(d, size);
-            total_ += exp_piece(d, size, w);
-            if (near_.size() >= kNearMost) continue;  // too many to be of use
-            each_above(d, size, [] { return -kNear; }, [&](int64_t i) {
-                near_.push_back({row_[begin + i] / temperature_, static_cast<int32_t>(begin + i)});
-                near_total_ += w[i];
-            });
+    // Buckets of equal width in distance, in order: a token's number never falls with its distance.
+    void sort_into_buckets() {
+        const float* distances = list_.distances.data();
+        int32_t* places = list_.places.data();
+        const size_t n = list_.size;
+        const float deepest = n > 0 ? *std::min_element(distances, distances + n) : 0.0f;
+        const float per_unit = deepest < 0.0f ? float(kBuckets - 1) / -deepest : 1.0f, last = kBuckets - 1;
+        for (size_t i = 0; i < n; ++i) {
+            const float place = -distances[i] * per_unit;
+            places[i] = static_cast<int32_t>(place < last ? place : last);
         }
-        alignas(64) float lanes[kLanes];
-        vec_store(lanes, deepest);
-        deepest_ = std::max(floor_, *std::min_element(lanes, lanes + kLanes));
+        std::fill_n(weights_, kBuckets, 0.0);
+        std::fill_n(counts_, kBuckets, 0);
+        for (size_t i = 0; i < n; ++i) {
+            weights_[places[i]] += list_.weights[i];
+            ++counts_[places[i]];
+        }
+        list_.in_buckets = true;
     }
 
-    // Buckets of equal width in distance, and which of them each token is in; kBuckets: in none.
-    void fill_buckets() {
-        const float per_unit = deepest_ < 0.0f ? float(kBuckets - 1) / -deepest_ : 1.0f;
-        std::fill_n(weights_, kBuckets + 1, 0.0);
-        std::fill_n(counts_, kBuckets + 1, 0);
-        places_.resize(size_t(n_));
-        alignas(64) float d[kPiece];
-        alignas(64) double w[kPiece];
-        alignas(64) int32_t at[kPiece];
-        for (int64_t begin = 0; begin < n_; begin += kPiece) {
-            const int64_t size = std::min(kPiece, n_ - begin);
-            distances(begin, size, d);
-            cut(d, size);
-            exp_piece(d, size, w);
-            for (int64_t i = 0; i < size; ++i) {  // never falls with the distance: buckets are in order
-                const float place = -d[i] * per_unit;
-                at[i] = static_cast<int32_t>(place < float(kBuckets - 1) ? place : float(kBuckets - 1));
-                at[i] = d[i] < floor_ ? kBuckets : at[i];
-            }
-            for (int64_t i = 0; i < size; ++i) {
-                places_[begin + i] = static_cast<uint16_t>(at[i]);
-                weights_[at[i]] += w[i];
-                ++counts_[at[i]];
-            }
-        }
-    }
-
-    void collect(int at, std::vector<Ranked>& out) const {
+    std::vector<Ranked>& bucket(int at) const {
+        std::vector<Ranked>& out = list_.ordered;
+        const int32_t* places = list_.places.data();
         out.clear();
-        for (int64_t i = 0; i < n_; ++i) {
-            if (places_[i] == at) out.push_back({row_[i] / temperature_, static_cast<int32_t>(i)});
+        for (size_t i = 0; i < list_.size; ++i) {
+            if (places[i] != at) continue;
+            const int32_t id = list_.ids[i];
+            out.push_back({row_[id] / temperature_, id});
         }
+        return out;
     }
 
     double weight_of_first(int64_t k) {
+        sort_into_buckets();
         double sum = 0.0;
         int at = 0;
         for (; at < kBuckets && counts_[at] <= k; ++at) {
@@ -205,19 +209,28 @@ class Draw {
             k -= counts_[at];
         }
         if (at == kBuckets || k == 0) return sum;
-        collect(at, near_);
-        std::nth_element(near_.begin(), near_.begin() + k, near_.end(), ranks_before);
-        for (int64_t i = 0; i < k; ++i) sum += weight(near_[i].value);
+        std::vector<Ranked>& tokens = bucket(at);
+        std::nth_element(tokens.begin(), tokens.begin() + k, tokens.end(), ranks_before);
+        for (int64_t i = 0; i < k; ++i) sum += weight(tokens[i].value);
         return sum;
     }
 
-    Found locate_bucket(double target) {
-        double before = 0.0;
+    // The token at which the weights pass `target`; undecided where rounding could move that.
+    Found locate(double target) {
+        if (target > listed_ - margin() && listed_ < total_ - margin()) return {kBeyond, 0.0};
+        if (!list_.in_buckets) sort_into_buckets();
+        double cumulative = 0.0;
         int at = 0;
-        while (at < kBuckets && before + weights_[at] < target) before += weights_[at++];
-        if (at == kBuckets) return {};
-        collect(at, near_copy_);
-        return walk(near_copy_, before, target);
+        while (at < kBuckets && cumulative + weights_[at] < target) cumulative += weights_[at++];
+        if (at == kBuckets || (cumulative > 0.0 && cumulative > target - margin())) return {};
+        std::vector<Ranked>& tokens = bucket(at);
+        std::sort(tokens.begin(), tokens.end(), ranks_before);
+        for (const Ranked& token : tokens) {
+            cumulative += weight(token.value);
+            if (cumulative > target + margin()) return {token.id, cumulative};
+            if (cumulative > target - margin()) return {};
+        }
+        return {};
     }
 
     const float* row_;
@@ -225,17 +238,12 @@ class Draw {
     const RowDraw& ask_;
     float temperature_, max_, floor_;
     double top_p_, margin_;
-    double total_ = 0.0, near_total_ = 0.0;  // of the weights before top_p cuts; of near_
-    float deepest_ = 0.0f;
-    double weights_[kBuckets + 1];
-    int64_t counts_[kBuckets + 1];
-    // Their memory is kept from draw to draw.
-    static thread_local std::vector<Ranked> near_, near_copy_;
-    static thread_local std::vector<uint16_t> places_;
+    double total_ = 0.0;   // weights of what min_p and top_k leave
+    double listed_ = 0.0;  // weights of the tokens listed
+    double weights_[kBuckets];
+    int64_t counts_[kBuckets];
+    List& list_ = kept_list;
 };
-
-thread_local std::vector<Ranked> Draw::near_, Draw::near_copy_;
-thread_local std::vector<uint16_t> Draw::places_;
 
 }  // namespace
 

@@ -16,9 +16,12 @@ struct Ranked {
 };
 
 // Whether a comes before b: the larger value, then the lower index.
-HG_INLINE bool ranks_before(const Ranked& a, const Ranked& b) {
-    return a.value != b.value ? a.value > b.value : a.id < b.id;
-}
+struct RanksBefore {
+    bool operator()(const Ranked& a, const Ranked& b) const {
+        return a.value != b.value ? a.value > b.value : a.id < b.id;
+    }
+};
+constexpr RanksBefore ranks_before;
 
 // Calls visit(i) in order for those i with x[i] > floor(), which may rise on the way. A group of 64 without one costs a few
 // instructions.
@@ -40,10 +43,8 @@ HG_INLINE void each_above(const float* x, int64_t n, Floor floor, Visit visit) {
 
 constexpr int64_t kPiece = 1024;  // of a row, small enough for the nearest cache
 
-// w[i] = e^d[i] for d <= 0, and their sum; n at most kPiece.
-HG_INLINE double exp_piece(const float* d, int64_t n, double* w) {
+HG_INLINE double sum_weights(const double* w, int64_t n) {
     constexpr int kWays = 32;
-    for (int64_t i = 0; i < n; ++i) w[i] = exp_f64(double(d[i]));
     double sums[kWays] = {}, sum = 0.0;
     int64_t i = 0;
     for (; i + kWays <= n; i += kWays) {
@@ -52,6 +53,12 @@ HG_INLINE double exp_piece(const float* d, int64_t n, double* w) {
     for (; i < n; ++i) sum += w[i];
     for (int way = 0; way < kWays; ++way) sum += sums[way];
     return sum;
+}
+
+// w[i] = e^d[i] for d <= 0, and their sum; n at most kPiece.
+HG_INLINE double exp_piece(const float* d, int64_t n, double* w) {
+    for (int64_t i = 0; i < n; ++i) w[i] = exp_f64(double(d[i]));
+    return sum_weights(w, n);
 }
 
 // The k that come first of x / divisor, in order; n of them if there are fewer.
