@@ -35,7 +35,6 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.peers import BARE, OURS, PEERS, SETTINGS, Job, models, report  # noqa: E402
 from benchmarks.peers.machine import median, read_bandwidth  # noqa: E402
 
-DEFAULT_WORK = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "homegrown" / "bench"
 LOADS = ("mixed", "gaps", "adapters", "speculation")
 
 
@@ -62,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
     add("--speculation", action="store_true", help="ours: drafts from a prompt that repeats itself")
     add("--foreign", type=float, default=0.15, help="cores that others may use while a sample is taken")
     add("--timeout", type=float, default=900, help="seconds that one setting may take in a round")
-    add("--work", type=Path, default=DEFAULT_WORK, help="where models and environments are kept")
+    add("--work", type=Path, default=models.DEFAULT_WORK, help="where models and environments are kept")
     add("--environments", type=Path, help="virtual environments of the peers; by default WORK/environments")
     add("--prepare", action="store_true", help="make the models, and stop")
     add("--json", type=Path, help="write all figures there")

@@ -104,7 +104,7 @@ class Job:
     def from_json(cls, text: str) -> "Job":
         """What to_json made."""
         fields: dict[str, Any] = json.loads(text)
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()})
+        return cls(**fields | {key: tuple(value) for key, value in fields.items() if isinstance(value, list)})
 
 
 class Engine(Protocol):

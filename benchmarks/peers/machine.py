@@ -41,17 +41,20 @@ def timed(prepare: Callable[[], T], work: Callable[[T], object], *, limit: float
 
 
 class Watch:
-    """Begins to count now. Own use is that of this process's whole group, so the worker must lead a group of its own;
-    what a hypervisor takes away counts as foreign."""
+    """Begins to count now. Own use is that of this process's whole group (and of `groups`), so a worker must lead a group of
+    its own; what a hypervisor takes away counts as foreign."""
 
-    def __init__(self, group: int | None = None) -> None:
-        self._group = os.getpgid(0) if group is None else group
-        self._busy, self._own, self._begun = _busy_seconds(), _group_seconds(self._group), time.perf_counter()
+    def __init__(self, *groups: int) -> None:
+        self._groups = {os.getpgid(0), *groups}
+        self._busy, self._own, self._begun = _busy_seconds(), self._own_seconds(), time.perf_counter()
+
+    def _own_seconds(self) -> float:
+        return sum(group_seconds(group) for group in self._groups)
 
     def read(self) -> Timing:
         """What has passed since."""
         seconds = time.perf_counter() - self._begun
-        others = (_busy_seconds() - self._busy) - (_group_seconds(self._group) - self._own)
+        others = (_busy_seconds() - self._busy) - (self._own_seconds() - self._own)
         return Timing(seconds, max(0.0, others) / seconds if seconds >= _SHORTEST else 0.0)
 
 
@@ -65,7 +68,7 @@ def _busy_seconds() -> float:
     return (user + nice + system + interrupts + soft + stolen) / _TICK
 
 
-def _group_seconds(group: int) -> float:
+def group_seconds(group: int) -> float:
     """Processor seconds of the processes of a group that live now."""
     total = 0
     for fields in _processes(group):

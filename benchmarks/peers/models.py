@@ -11,6 +11,7 @@ from pathlib import Path
 from benchmarks.peers import SETTINGS, Job, Setting
 
 ROOT = Path(__file__).parents[2]
+DEFAULT_WORK = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "homegrown" / "bench"
 
 # What each environment needs, as pip is told; PyTorch first, so that nothing else chooses another build of it.
 TORCH = "torch==2.13.0 --extra-index-url https://download.pytorch.org/whl/cpu"
@@ -20,6 +21,7 @@ ENVIRONMENTS = {
     "llama": "llama-cpp-python",  # compiles for some ten minutes; needs cmake and a C++ compiler
     "ovx": f'{TORCH} "optimum-intel[openvino]" nncf',  # exports to OpenVINO's form; not needed once that is done
 }
+_AFTERWARDS = {"ovx": "uninstall -y torchvision"}  # it comes along, built for another PyTorch, and breaks transformers
 _EXPORTERS = {"openvino": "ovx", "llama_cpp": None, "ctranslate2": "main"}  # None: this environment
 TINY = {"n_layer": 2, "n_head": 2, "d_model": 64, "context_length": 256}
 
@@ -32,18 +34,19 @@ def python_of(environments: Path, setting: Setting, *, exporting: bool = False) 
 
 def missing(environments: Path, models: Path, names: Sequence[str]) -> list[str]:
     """What has to be installed before these settings can run: one text for each environment that isn't there."""
-    wanted: dict[str, list[str]] = {}
+    wanted: dict[str, dict[str, None]] = {}  # names as keys: in order, each once
     for name in names:
         setting = SETTINGS[name]
         made = setting.artifact is None or (models / setting.artifact).exists()
         for exporting in (False,) if made else (False, True):
             python = python_of(environments, setting, exporting=exporting)
             if not python.exists():
-                wanted.setdefault(python.parents[1].name, []).append(name)
+                wanted.setdefault(python.parents[1].name, {})[name] = None
     return [
         f"{', '.join(users)} need {environments / name}:\n"
         f"    {sys.executable} -m venv {environments / name} && "
         f"{environments / name}/bin/pip install {ENVIRONMENTS[name]}"
+        + (f" && {environments / name}/bin/pip {_AFTERWARDS[name]}" if name in _AFTERWARDS else "")
         for name, users in wanted.items()
     ]
 

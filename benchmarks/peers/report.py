@@ -101,9 +101,11 @@ def _by_round(samples: Samples, figure: str, ours: str, peer: str, limit: float)
     """The ratio within each round in which both count."""
     ratios = []
     for mine, theirs in zip(samples[ours], samples[peer], strict=False):
-        pair = [r["figures"].get(figure) if r is not None else None for r in (mine, theirs)]
-        if all(one is not None and one["foreign"] <= limit for one in pair):
-            ratios.append(pair[0]["value"] / pair[1]["value"])
+        if mine is None or theirs is None or figure not in mine["figures"] or figure not in theirs["figures"]:
+            continue
+        a, b = mine["figures"][figure], theirs["figures"][figure]
+        if max(a["foreign"], b["foreign"]) <= limit:
+            ratios.append(a["value"] / b["value"])
     return ratios
 
 

@@ -79,7 +79,9 @@ def _figures(job: Job, engine: Engine, prompts: Prompts) -> Iterator[tuple[str, 
         yield "prefill", {"value": length / figure["value"], "foreign": figure["foreign"]}
     if "decode" in job.parts:
         for streams in job.streams:
-            yield f"decode{streams}", _decode(job, engine, prompts, streams)
+            figure = _decode(job, engine, prompts, streams)
+            if figure is not None:
+                yield f"decode{streams}", figure
 
 
 def _length(job: Job, tokens: int) -> int:
@@ -94,8 +96,9 @@ def _first(job: Job, engine: Engine, prompts: Prompts, length: int) -> dict[str,
     return {"value": median([t.seconds for t in timings]), "foreign": median([t.foreign for t in timings])}
 
 
-def _decode(job: Job, engine: Engine, prompts: Prompts, streams: int) -> dict[str, float]:
-    """Tokens a second over `streams` prompts of 128 (one stream) or 64 tokens."""
+def _decode(job: Job, engine: Engine, prompts: Prompts, streams: int) -> dict[str, float] | None:
+    """Tokens a second over `streams` prompts of 128 (one stream) or 64 tokens; None when others disturbed it so much that the
+    difference says nothing."""
     length = _length(job, 128 if streams == 1 else 64)
     engine.generate(prompts(streams, length), 2)
 
@@ -105,7 +108,7 @@ def _decode(job: Job, engine: Engine, prompts: Prompts, streams: int) -> dict[st
     ]
     seconds = median([long.seconds for _, long in pairs]) - median([short.seconds for short, _ in pairs])
     foreign = median([max(long.foreign, short.foreign) for short, long in pairs])
-    return {"value": streams * job.new_tokens / max(seconds, 1e-9), "foreign": foreign}
+    return {"value": streams * job.new_tokens / seconds, "foreign": foreign} if seconds > 0 else None
 
 
 def _timed(job: Job, engine: Engine, prompts: Prompts, shape: tuple[int, int], n_new: int) -> Timing:
