@@ -2,9 +2,9 @@
 // pass. Per step two vectors of weights are loaded and 4 bytes of each row broadcast: 24 multiply-adds to 14 loads.
 #pragma once
 
-#if defined(HG_AVX512)
-
 #include "linear_tile.h"
+
+#if defined(HG_AVX512)
 
 namespace hg {
 

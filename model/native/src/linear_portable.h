@@ -2,9 +2,9 @@
 // Same walk as linear_avx512.h, four vectors of 8 outputs and up to three rows at a time.
 #pragma once
 
-#if !defined(HG_AVX512)
-
 #include "linear_tile.h"
+
+#if !defined(HG_AVX512)
 
 namespace hg {
 
