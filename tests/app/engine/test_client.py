@@ -290,33 +290,6 @@ def test_after_closing_nothing_is_taken(loop, make_engine):
     loop.run(scenario())
 
 
-def test_many_random_requests_leak_nothing(loop, make_engine):
-    import random
-
-    engine = make_engine(max_queue=10_000, prefill_chunk=32)
-    rng = random.Random(0)
-
-    async def one():
-        await asyncio.sleep(rng.random() * 0.5)
-        prompt = rng.choices(range(257), k=rng.randint(1, 80))
-        stream = engine.generate(
-            prompt, SamplingParams(seed=rng.randint(0, 9)), rng.randint(0, 10), stop=["e"] * rng.randint(0, 1)
-        )
-        limit = rng.choice([None, None, 0, 1, 2])
-        async with stream:
-            n = 0
-            async for _ in stream:
-                n += 1
-                if n == limit:
-                    break
-
-    async def scenario():
-        await asyncio.gather(*(one() for _ in range(300)))
-        await settle(engine, running=0, waiting=0, in_flight=0)
-
-    loop.run(scenario())
-
-
 class DeadWorker:
     """A worker that is gone as soon as it is started."""
 
