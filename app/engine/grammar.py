@@ -95,7 +95,7 @@ class Constraint:
             allowed = self.complete
             self._n_ends += allowed
             return allowed
-        if self._n_ends:
+        if self._n_ends or not 0 <= token < self._vocab_size:
             return False
         taken = self._matcher.try_consume_tokens([token]) == 1
         self._check()
@@ -117,7 +117,8 @@ class Constraint:
         """How many of `tokens`, one after the other, could come next; the state stays as it is."""
         if self._n_ends:
             return 0
-        end = next((i for i, token in enumerate(tokens) if token in self._eos_ids), len(tokens))
+        foreign = (i for i, token in enumerate(tokens) if token in self._eos_ids or not 0 <= token < self._vocab_size)
+        end = next(foreign, len(tokens))
         return self._matcher.validate_tokens(list(tokens[:end])) if end else 0
 
     def _check(self) -> None:

@@ -53,7 +53,7 @@ def compile_grammar(grammar: Grammar, vocabulary: LLTokenizer, *, max_bytes: int
     except ValueError as error:
         raise _refused(grammar, str(error)) from None
     mask = np.frombuffer(matcher.compute_bitmask(), np.uint8)  # the first one is the slowest: not within a step
-    if matcher.is_error() and matcher.stop_reason() not in ("NoExtension", "NoExtensionBias"):
+    if matcher.is_error() and not matcher.get_error().startswith("NoExtension"):  # that is: nothing can follow
         raise _refused(grammar, matcher.get_error())
     if matcher.is_error() or not np.unpackbits(mask, count=vocabulary.vocab_size - 1, bitorder="little").any():
         empty = not matcher.is_error() and matcher.is_accepting()
