@@ -1,7 +1,6 @@
 """Causal self-attention, with and without a KV cache: one code path. H query heads, G key/value heads, K = head_dim."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from model.config import ModelConfig
 from model.kv_cache import KVCache
 from model.layers import apply_rope
+from model.slot_rows import SlotRows
 
 _TILE = 128  # queries; of 64 to 256 the fastest for rows of 256 to 512 tokens
 
@@ -36,63 +36,6 @@ class CachedRows:
             return cls(cache, slots, positions, length, None, causal=False)
         visible = torch.arange(length, device=starts.device) <= positions[:, None, :, None]  # [B, 1, T, length]
         return cls(cache, slots, positions, length, visible, causal=False)
-
-
-@dataclass(frozen=True)
-class Span:
-    """New tokens of one slot within FlatRows: columns [begin, end), behind the `start` positions that the slot holds."""
-
-    slot: int
-    start: int
-    begin: int
-    end: int
-    mask: Tensor | None  # [T, start + T] bool, True = visible; None: one query, or nothing lies before the first
-
-    @property
-    def length(self) -> int:
-        """Positions to read, the new ones included."""
-        return self.start + self.end - self.begin
-
-
-@dataclass(frozen=True)
-class FlatRows:
-    """New tokens of several slots, end to end in one row of N: norms and products see one matrix without padding, and only
-    attention goes slot by slot. It reads the live part of the cache where it lies: nothing is copied."""
-
-    cache: KVCache
-    slots: Tensor  # [N] int64: the slot of each token
-    positions: Tensor  # [1, N] int64, absolute
-    spans: tuple[Span, ...]
-
-    @classmethod
-    def locate(cls, cache: KVCache, rows: Sequence[tuple[int, int, int]]) -> "FlatRows":
-        """`rows`: (slot, start, new tokens), each slot once."""
-        device, spans, slots, positions = cache.keys.device, [], [], []
-        for slot, start, n_new in rows:
-            mask = None
-            if n_new > 1 and start:
-                index = torch.arange(start + n_new, device=device)
-                mask = index <= index[start:, None]
-            spans.append(Span(slot, start, len(slots), len(slots) + n_new, mask))
-            slots += [slot] * n_new
-            positions += range(start, start + n_new)
-        place = torch.tensor([slots, positions], device=device)
-        return cls(cache, place[0], place[1:], tuple(spans))
-
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Store k, v [1, G, N, K]; what the queries q [1, H, N, K] read, [1, H, N, K]."""
-        self.cache.write(layer, self.slots, self.positions[0], k, v)
-        read = []
-        for span in self.spans:
-            keys, values = self.cache.view(layer, span.slot, span.length)  # [1, G, length, K]
-            read.append(
-                F.scaled_dot_product_attention(
-                    q[:, :, span.begin : span.end], keys.to(q.dtype), values.to(q.dtype), attn_mask=span.mask,
-                    is_causal=span.mask is None and span.end - span.begin > 1,
-                    enable_gqa=k.shape[1] != q.shape[1],
-                )
-            )  # fmt: skip
-        return read[0] if len(read) == 1 else torch.cat(read, dim=2)
 
 
 @dataclass(frozen=True)
@@ -152,7 +95,7 @@ class Attention(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
-        self, x: Tensor, rope: tuple[Tensor, Tensor] | None, rows: CachedRows | FlatRows | Packed | None
+        self, x: Tensor, rope: tuple[Tensor, Tensor] | None, rows: CachedRows | SlotRows | Packed | None
     ) -> Tensor:
         """x [B, T, D] -> [B, T, D]. `rope`: cos, sin [B or 1, 1, T, K] of the tokens' positions. `rows`: None for
         plain causal attention within each row."""
@@ -162,7 +105,7 @@ class Attention(nn.Module):
         q, k, v = heads.split(sizes, dim=1)
         if rope is not None:
             q, k = apply_rope(q, *rope), apply_rope(k, *rope)
-        if isinstance(rows, FlatRows):
+        if isinstance(rows, SlotRows):
             y = rows.attend(self.layer, q, k, v)
             return self.out(y.transpose(1, 2).reshape(batch, n_new, -1))
         mask, causal = None, True

@@ -142,7 +142,7 @@ def choose_dtype(name: str, device: torch.device, directory: Path, *, native: bo
         return name
     if device.type == "cuda":
         return "bfloat16"
-    if not native or not _processor_multiplies_bfloat16():
+    if not native or not _native_bfloat16():
         return "float32"
     sixteen = stored_dtypes(directory) <= {"BF16", "F16"}
     return "bfloat16" if sixteen else "float32"
@@ -220,5 +220,8 @@ def _use_native(backend: str, device: torch.device) -> bool:
     return False
 
 
-def _processor_multiplies_bfloat16() -> bool:
-    return bool(torch.cpu._is_avx512_bf16_supported())
+def _native_bfloat16() -> bool:
+    """Whether the kernels that are chosen here multiply bfloat16 in hardware."""
+    from model.native import library
+
+    return library.load().hg_isa() == b"avx512"

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from model.attention import Attention, CachedRows, FlatRows, Packed
+from model.attention import Attention, CachedRows, Packed
 from model.config import ModelConfig
 from model.errors import ConfigError, ContextLengthError
 from model.kv_cache import KVCache
 from model.layers import make_mlp, make_norm, rope_table
+from model.slot_rows import SlotRows
 
 
 class Block(nn.Module):
@@ -27,7 +28,7 @@ class Block(nn.Module):
         self.mlp = make_mlp(config)
 
     def forward(
-        self, x: Tensor, rope: tuple[Tensor, Tensor] | None, rows: CachedRows | FlatRows | Packed | None
+        self, x: Tensor, rope: tuple[Tensor, Tensor] | None, rows: CachedRows | SlotRows | Packed | None
     ) -> Tensor:
         """[B, T, D] -> [B, T, D]."""
         x = x + self.attention(self.attention_norm(x), rope, rows)
@@ -110,15 +111,15 @@ class GPT(nn.Module):
             self._check_length(length, cache.context)
             rows = CachedRows.locate(cache, slots, starts, n_new, length)
             positions = rows.positions  # [B, T]
-        return self._through(tokens, positions, rows)
+        return self._through(self.token_embedding(tokens), positions, rows)
 
-    def hidden_rows(self, tokens: Tensor, rows: FlatRows) -> Tensor:
-        """The final norm's output, [1, N, D], for the tokens [1, N] int64 of several slots end to end. Lengths are the
-        caller's to check."""
-        return self._through(tokens, rows.positions, rows)
+    def hidden_rows(self, tokens: Tensor, rows: SlotRows) -> Tensor:
+        """The final norm's output, [B, T, D] float32, for tokens [B, T] int64 that continue slots as `rows` says; lengths are
+        the caller's to check. The residual stream is float32 whatever the weights are."""
+        return self._through(self.token_embedding(tokens).float(), rows.positions, rows)
 
-    def _through(self, tokens: Tensor, positions: Tensor, rows: CachedRows | FlatRows | Packed | None) -> Tensor:
-        x = self.token_embedding(tokens)  # [B, T, D]
+    def _through(self, x: Tensor, positions: Tensor, rows: CachedRows | SlotRows | Packed | None) -> Tensor:
+        """The embedded tokens x [B, T, D] through all layers and the final norm."""
         rope = None
         if self.position_embedding is not None:
             x = x + self.position_embedding(positions)

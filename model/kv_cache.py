@@ -45,15 +45,19 @@ class KVCache:
         return 2 * self.keys.numel() * self.keys.element_size()
 
     def write(self, layer: int, slots: Tensor, positions: Tensor, keys: Tensor, values: Tensor) -> None:
-        """Store keys, values [B, n_kv_head, T, head_dim] of rows `slots` [B] at `positions` [B, T]; or of tokens end to end,
-        [1, n_kv_head, N, head_dim], each at its slot and position, both [N]."""
-        # The advanced indices come first: [B, T, n_kv_head, head_dim], or [1, N, ...].
-        index = (slots[:, None] if positions.ndim == 2 else slots[None], slice(None), positions)
+        """Store keys, values [B, n_kv_head, T, head_dim] of rows `slots` [B] at `positions` [B, T]."""
+        index = (slots[:, None], slice(None), positions)  # the advanced indices come first: [B, T, n_kv_head, head_dim]
         self.keys[layer][index] = keys.transpose(1, 2).to(self.keys.dtype)
         self.values[layer][index] = values.transpose(1, 2).to(self.values.dtype)
 
+    def write_tokens(self, layer: int, slots: Tensor, positions: Tensor, keys: Tensor, values: Tensor) -> None:
+        """Store keys, values [n_kv_head, N, head_dim] of N tokens, each at its slot and position, both [N]."""
+        index = (slots, slice(None), positions)  # [N, n_kv_head, head_dim]
+        self.keys[layer][index] = keys.transpose(0, 1).to(self.keys.dtype)
+        self.values[layer][index] = values.transpose(0, 1).to(self.values.dtype)
+
     def view(self, layer: int, slot: int, length: int) -> tuple[Tensor, Tensor]:
-        """The first `length` positions of one slot where they lie: keys and values [1, n_kv_head, length, head_dim]."""
+        """The first `length` positions of one slot, where they lie: keys and values [1, n_kv_head, length, head_dim]."""
         return self.keys[layer, slot : slot + 1, :, :length], self.values[layer, slot : slot + 1, :, :length]
 
     def read(self, layer: int, slots: Tensor, length: int) -> tuple[Tensor, Tensor]:
@@ -65,6 +69,11 @@ class KVCache:
         """Copy the first `length` positions of slot `source` into slot `target`."""
         self.keys[:, target, :, :length] = self.keys[:, source, :, :length]
         self.values[:, target, :, :length] = self.values[:, source, :, :length]
+
+    def clear(self, slot: int, begin: int, end: int) -> None:
+        """Write zeros over positions [begin, end) of a slot."""
+        self.keys[:, slot, :, begin:end] = 0
+        self.values[:, slot, :, begin:end] = 0
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
