@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.engine.messages import EngineUnavailable, QueueFull, RequestFault, RequestTimeout
+from app.engine.messages import EngineUnavailable, InvalidRequest, QueueFull, RequestFault, RequestTimeout
 from model.errors import ContextLengthError, SamplingError
 
 RETRY_SECONDS = "1"
@@ -84,7 +84,7 @@ def to_api_error(error: BaseException, request_id: str) -> ApiError:
             counts = {"n_prompt_tokens": error.n_prompt_tokens, "n_ctx": error.n_ctx}
             param = "prompt" if error.n_prompt_tokens >= error.n_ctx else "max_tokens"
             return ApiError(400, str(error), code="context_length_exceeded", param=param, extra=counts)
-        case SamplingError():
+        case SamplingError() | InvalidRequest():
             return invalid(str(error), error.param)
         case QueueFull():
             retry = {"Retry-After": RETRY_SECONDS}
@@ -156,8 +156,8 @@ def install_handlers(app: FastAPI) -> None:
         assert isinstance(error, HTTPException)
         return from_http_exception(request, error).response()
 
-    known = (ApiError, ContextLengthError, SamplingError, QueueFull, EngineUnavailable, RequestTimeout, RequestFault)
-    for kind in known:
+    refused = (ApiError, ContextLengthError, SamplingError, InvalidRequest)
+    for kind in (*refused, QueueFull, EngineUnavailable, RequestTimeout, RequestFault):
         app.add_exception_handler(kind, on_known)
     app.add_exception_handler(RequestValidationError, on_validation)
     app.add_exception_handler(HTTPException, on_http)

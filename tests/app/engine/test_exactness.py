@@ -36,7 +36,10 @@ def make_stepped(model_dir, adapters):
 
     def make(kind, chunk=64, **options):
         if kind not in backends:
-            spec = BackendSpec(model=model_dir, dtype="float32", backend=kind, max_slots=4, context=256)
+            name, _, quantize = kind.partition(" ")
+            spec = BackendSpec(
+                model=model_dir, dtype="float32", quantize=quantize or "none", backend=name, max_slots=4, context=256
+            )
             backends[kind] = load_backend(spec)
         engine = Engine(chunk=chunk, backend=backends[kind], **options)
         for name, path in adapters.items():
@@ -109,15 +112,16 @@ def alone(make_stepped, kind, chunk, wish, **options):
 
 
 @needs_native
-def test_native_answers_are_bit_for_bit_those_given_alone(make_stepped):
-    @settings(max_examples=15, deadline=None, suppress_health_check=relaxed)
+@pytest.mark.parametrize("kind", ["native", "native int8", "native int4"])
+def test_native_answers_are_bit_for_bit_those_given_alone(make_stepped, kind):
+    @settings(max_examples=12, deadline=None, suppress_health_check=relaxed)
     @given(schedules, chunks)
     def check(schedule, chunk):
-        engine = make_stepped("native", chunk)
+        engine = make_stepped(kind, chunk)
         answers = play(engine, schedule)
         unload(engine)
         for wish, answer in answers:  # other chunks, no drafts, nothing warm
-            assert everything(answer) == everything(alone(make_stepped, "native", 512, wish))
+            assert everything(answer) == everything(alone(make_stepped, kind, 512, wish))
 
     check()
 
