@@ -13,7 +13,7 @@ namespace hg {
 namespace {
 
 constexpr float kLowest = -std::numeric_limits<float>::infinity();
-constexpr int64_t kTopMost = 1024;  // a larger top_k is found from a list of all tokens
+constexpr int64_t kTopMost = 256;   // a larger top_k is counted off a list, which then takes less time
 constexpr size_t kNearMost = 8192;  // so many tokens near the maximum are listed
 constexpr float kNear = -8.0f;      // nearer is near
 constexpr float kDeepest = -64.0f;  // less than e^-64 of the likeliest moves no float64 sum
@@ -81,19 +81,22 @@ class Draw {
         if (floor_ != floor_) return kUndecided;
         floor_ = std::max(floor_, kDeepest);
         const int64_t top_k = ask_.top_k > 0 && ask_.top_k < n_ ? ask_.top_k : 0;
+        const float bound = std::nextafter(floor_, kLowest);  // the last that min_p cuts
+        const auto all = static_cast<size_t>(n_);
         if (top_k > 0) {
             if (top_k <= kTopMost) {
                 list_top(top_k);
             } else {
-                list_above(std::nextafter(floor_, kLowest), size_t(n_));
+                list_above(std::max(kNear, bound), all);
+                if (list_.size < size_t(top_k)) list_above(bound, all);
                 total_ = weight_of_first(top_k);
             }
             return settle().id;
         }
-        list_above(std::max(kNear, std::nextafter(floor_, kLowest)), kNearMost);
+        list_above(std::max(kNear, bound), kNearMost);
         Found found = settle();
         if (found.id == kBeyond) {
-            list_above(std::nextafter(floor_, kLowest), size_t(n_));
+            list_above(bound, all);
             found = settle();
         }
         return std::max(found.id, kUndecided);

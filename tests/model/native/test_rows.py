@@ -132,7 +132,7 @@ params = st.builds(
     SamplingParams,
     temperature=st.sampled_from([1e-7, 0.2, 0.7, 1.0, 1.0, 1.3, 2.0]),
     top_p=st.sampled_from([1.0, 1.0, 0.95, 0.9, 0.5, 0.1, 1e-9, 0.99999, 0.999999999]),
-    top_k=st.sampled_from([0, 0, 1, 2, 20, 50, 1024, 1025, 3000, 10**6]),
+    top_k=st.sampled_from([0, 0, 1, 2, 20, 50, 255, 257, 900, 3000, 10**6]),
     min_p=st.sampled_from([0.0, 0.0, 0.0, 0.02, 0.3, 1.0, 1e-10, 1e-40]),
 )
 
