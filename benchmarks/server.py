@@ -7,7 +7,8 @@
 
 Closed loop (--streams): each client sends its next request when its last one is answered. Open loop (--rate): requests arrive at
 random, so many a second on average, whether earlier ones are answered or not. Requests are greedy and of random words, never
-the same twice; answers have exactly the length that was asked for.
+the same twice; answers have exactly the length that was asked for. Random weights repeat themselves, so that every drafted token
+would be right: without --model, drafting is off unless a setting says otherwise (speculate=true).
 
 Without --url the server is started here, anew for each round and setting, in turns; --serve and --compare name settings of
 `homegrown serve`. HTTP share: the rate over HTTP as a part of what the engine reaches without a server, in another process, on
@@ -67,11 +68,14 @@ def main() -> int:
     options = parser().parse_args()
     if options.streams is None:
         options.streams = [] if options.rate else [1, 8, 32]
+    shared = ([] if options.model or options.url else ["speculate=false"]) + options.serve
+    cases = [settings(text, shared) for text in options.compare or [""]]
     model = options.tokenizer if options.url else prepared(options)
     words = (
-        one_token_words(model) if model else [" the", " of", " and", " to", " in", " is", " was", " for", " on", " he"]
+        one_token_words(model)
+        if model
+        else [f" {word}" for word in ["the", "of", "and", "to", "in", "is", "was", "for", "on", "he"]]
     )
-    cases = [settings(text, options.serve) for text in options.compare] or [settings("", options.serve)]
     rounds: dict[tuple[str, str], list[dict[str, Any]]] = {}
     try:
         for turn in range(options.rounds):

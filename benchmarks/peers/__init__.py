@@ -104,7 +104,8 @@ class Job:
     def from_json(cls, text: str) -> "Job":
         """What to_json made."""
         fields: dict[str, Any] = json.loads(text)
-        return cls(**fields | {key: tuple(value) for key, value in fields.items() if isinstance(value, list)})
+        fields |= {key: tuple(value) for key, value in fields.items() if isinstance(value, list)}
+        return cls(**fields)
 
 
 class Engine(Protocol):

@@ -42,9 +42,8 @@ def reply(values: dict[str, Any]) -> None:
 class Prompts:
     """Random prompts by length; each is new."""
 
-    def __init__(self, job: Job, salt: str = "") -> None:
-        self._random = random.Random(f"{job.seed}{salt}")
-        self._vocab_size = job.vocab_size
+    def __init__(self, seed: int | str, vocab_size: int) -> None:
+        self._random, self._vocab_size = random.Random(seed), vocab_size
 
     def __call__(self, count: int, length: int) -> list[list[int]]:
         # The last token of GPT-2's kind of vocabulary ends texts.
@@ -53,13 +52,14 @@ class Prompts:
 
 def measure(job: Job, engine: Engine) -> dict[str, Any]:
     """All the figures that the job asks for, each as {"value", "foreign"}."""
-    prompts = Prompts(job)
+    prompts = Prompts(job.seed, job.vocab_size)
     engine.generate(prompts(1, 16), 1)
     start = time.monotonic() - job.spawned
     figures: dict[str, dict[str, float]] = {"start": {"value": start, "foreign": 0.0}}
     figures |= dict(_figures(job, engine, prompts))
     count, length, n_new = AGREEMENT
-    answers = engine.generate(Prompts(job, "agreement")(count, length), n_new)
+    compared, width = Prompts("agreement", job.vocab_size)(count, length), max(job.streams)
+    answers = [a for i in range(0, count, width) for a in engine.generate(compared[i : i + width], n_new)]
     peak = _peak(job)
     figures["memory"] = {"value": peak, "foreign": 0.0}
     result = {"figures": figures, "answers": answers, "about": engine.about()}
