@@ -26,6 +26,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from app.engine.grammar_library import REMEDY, compile_grammar, first_line, load_vocabulary
 from app.engine.messages import Grammar, GrammarError
@@ -75,18 +76,17 @@ class Constraint:
         """
         mask = self._matcher.compute_bitmask()
         self._check()
-        row = logits_row if logits_row.device.type == "cpu" else logits_row.cpu()
-        values = row.numpy()  # numpy: one thread, which a row this short is better off with
         ends = self._eos_ids if ends is None else ends
-        mine = [token for token in ends if token < self._vocab_size]
-        kept = values[mine] if self.complete else BANNED
-        bias = _BIAS[np.frombuffer(mask, np.uint8)].reshape(-1)[: self._vocab_size]
-        values += BANNED if self._n_ends else bias
-        values[mine] = kept
-        if values.max(initial=BANNED) == BANNED:
+        bias = _BIAS[np.frombuffer(mask, np.uint8)].reshape(-1)[: self._vocab_size]  # a new array
+        if self._n_ends:
+            bias[:] = BANNED
+        bias[[token for token in ends if token < self._vocab_size]] = 0.0 if self.complete else BANNED
+        if bias.max() == BANNED:
             raise GrammarError("the grammar leaves no token to go on with that this model has and the request allows")
-        if row is not logits_row:
-            logits_row.copy_(row)
+        if logits_row.device.type == "cpu":
+            np.add(logits_row.numpy(), bias, out=logits_row.numpy())  # without threads: the row is too short for them
+        else:
+            logits_row += torch.from_numpy(bias).to(logits_row.device)
 
     def accept(self, token: int) -> bool:
         """Advance by a token of the answer. False: it may not come here, and the state is as it was. An eos id may come

@@ -11,7 +11,7 @@ from app.engine.grammar import Constraint
 from app.engine.messages import GrammarError, TokenLogprobs
 from model.errors import SamplingError
 from model.native import rows as native
-from model.sampling import SamplingRow, logprobs, sample, sample_row
+from model.sampling import SamplingRow, logprobs, sample_row, sample_sorted
 
 _SCORED_AT_ONCE = 64  # rows, on a GPU: bounds the memory of log-probabilities
 
@@ -107,7 +107,7 @@ def score(logits: Tensor, next_tokens: Sequence[int], top: int) -> list[TokenLog
     logits [R, V] float32, next_tokens [R]. Beside the logits it needs memory for a few rows only. FloatingPointError when
     the logits aren't finite.
     """
-    if logits.device.type == "cpu":
+    if _on_cpu(logits):
         return _score_natively(logits, next_tokens, top) or [
             _score_row(row, token, top) for row, token in zip(logits.numpy(), next_tokens, strict=True)
         ]
@@ -124,9 +124,10 @@ def score(logits: Tensor, next_tokens: Sequence[int], top: int) -> list[TokenLog
 
 def _scan(logits: Tensor) -> tuple[list[int], list[bool]]:
     """Of each row [V]: the likeliest token, the lowest of equals; and whether all of it is finite."""
-    if (scan := native.scan(logits)) is not None:
-        return scan.argmax.tolist(), (scan.state == native.FINITE).tolist()
-    if logits.device.type == "cpu":  # numpy rather than torch: there are no threads to wait for
+    if _on_cpu(logits):
+        if (scan := native.scan(logits)) is not None:
+            return scan.argmax.tolist(), (scan.state == native.FINITE).tolist()
+        # numpy rather than torch: there are no threads to wait for.
         table = logits.numpy()
         best = table.argmax(axis=1)  # the first NaN, where there is one
         most, least = table[np.arange(len(table)), best], table.min(axis=1)
@@ -141,7 +142,7 @@ def _choose(logits: Tensor, walks: list[_Walk], best: list[int], finite: list[bo
     """The next token of each walk, or why there is none."""
     tokens: list[int | Exception] = [best[walk.at] if finite[walk.at] else _not_finite() for walk in walks]
     hard = [i for i, walk in enumerate(walks) if finite[walk.at] and not walk.plain]
-    if logits.device.type == "cpu":
+    if _on_cpu(logits):
         for i in hard:
             tokens[i] = _choose_alone(logits, walks[i])
     elif hard:
@@ -152,11 +153,11 @@ def _choose(logits: Tensor, walks: list[_Walk], best: list[int], finite: list[bo
 
 def _choose_alone(logits: Tensor, walk: _Walk) -> int | Exception:
     try:
-        row = logits[walk.at]
+        row = logits[walk.at].cpu()
         if walk.ask.constraint is not None:
-            row = row.cpu() if row.device.type != "cpu" else torch.from_numpy(row.numpy().copy())
+            row = torch.from_numpy(row.numpy().copy())
             walk.ask.constraint.allow(row, walk.ask.row.end_ids)
-        return sample_row(row.cpu().numpy(), walk.ask.row)
+        return sample_row(row.numpy(), walk.ask.row)
     except SamplingError as error:
         return GrammarError(f"what the grammar and min_tokens leave: {error}") if walk.ask.constraint else error
     except Exception as error:
@@ -170,7 +171,7 @@ def _choose_together(logits: Tensor, walks: list[_Walk]) -> list[int | Exception
         for row, walk in zip(table, walks, strict=True):
             if walk.ask.constraint is not None:
                 walk.ask.constraint.allow(row, walk.ask.row.end_ids)
-        return list(sample(table, [walk.ask.row for walk in walks]).tolist())
+        return list(sample_sorted(table, [walk.ask.row for walk in walks]).tolist())
     except Exception:
         return [_choose_alone(logits, walk) for walk in walks]
 
@@ -218,6 +219,10 @@ def _score_row(row: np.ndarray, token: int, top: int) -> TokenLogprobs:
         ids = np.flatnonzero(row >= least)
         ids = ids[np.argsort(-row[ids], kind="stable")[:top]]  # of equals the lower id
     return TokenLogprobs(float(row[token]) - norm, ids.tolist(), [value - norm for value in row[ids].tolist()])
+
+
+def _on_cpu(logits: Tensor) -> bool:
+    return logits.device.type == "cpu"
 
 
 def _not_finite() -> FloatingPointError:

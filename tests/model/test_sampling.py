@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from model import sampling_cpu
 from model.errors import SamplingError
+from model.native import rows as native
 from model.sampling import SamplingRow, adjust, logprobs, sample, sample_row, sample_sorted
 from model.sampling_params import SamplingParams, derive_seed, uniform
 
@@ -74,9 +76,21 @@ def sampling_rows(draw) -> SamplingRow:
     return SamplingRow(params, draw(st.integers(0, 2**62)), draw(tokens), draw(tokens), ends)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.lists(sampling_rows(), min_size=1, max_size=4), st.integers(0, 999), st.sampled_from([0.0, 0.01, 1.0, 30.0]))
 def test_rows_on_a_cpu_are_drawn_as_by_sorting(rows: list[SamplingRow], seed: int, spread: float) -> None:
+    with patch.object(sampling_cpu, "_RANKS", (90, 20)), patch.object(native, "_kernels", lambda: None):
+        check_drawn_as_by_sorting(rows, seed, spread)
+
+
+@pytest.mark.skipif(native._kernels() is None, reason="no kernels were built here")
+@settings(max_examples=60, deadline=None)
+@given(st.lists(sampling_rows(), min_size=1, max_size=4), st.integers(0, 999), st.sampled_from([0.0, 0.01, 1.0, 30.0]))
+def test_rows_with_kernels_are_drawn_as_by_sorting(rows: list[SamplingRow], seed: int, spread: float) -> None:
+    check_drawn_as_by_sorting(rows, seed, spread)
+
+
+def check_drawn_as_by_sorting(rows: list[SamplingRow], seed: int, spread: float) -> None:
     logits = torch.randn(len(rows), 500, generator=torch.Generator().manual_seed(seed)) * spread
     if seed % 2:
         logits = logits.round()  # many equals: the lower id stands first

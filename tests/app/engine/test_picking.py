@@ -1,16 +1,19 @@
 """Picking a whole step against drawing token by token with the sorted sampler, which defines the right answer."""
 
+from collections.abc import Iterator
 from functools import cache
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from app.engine import picking
 from app.engine.grammar import Constraint, GrammarCompiler
 from app.engine.messages import Grammar, GrammarError
 from app.engine.picking import Ask, Picked, pick, score
+from model.native import rows as native
 from model.sampling import BANNED, SamplingRow, adjust, logprobs, sample_sorted
 from model.sampling_params import SamplingParams
 from model.tokenizer import Tokenizer
@@ -22,6 +25,27 @@ GRAMMARS = [
     Grammar("json_object", ""),
     Grammar("json_schema", '{"type":"object","properties":{"x":{"enum":["a","b"]}},"required":["x"],"additionalProperties":false}'),
 ]  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Rows are short: threads would only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(params=["kernels", "numpy", "batched"], autouse=True)
+def route(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The ways through picking: native kernels, numpy where there are none, and what a GPU does (here on a CPU)."""
+    if request.param == "kernels" and native._kernels() is None:
+        pytest.skip("no kernels were built here")
+    if request.param != "kernels":
+        monkeypatch.setattr(native, "_kernels", lambda: None)
+    if request.param == "batched":
+        monkeypatch.setattr(picking, "_on_cpu", lambda _: False)
+    return request.param
 
 
 @cache
@@ -87,7 +111,7 @@ def logits_of(seed: int, rows: int, spread: str) -> Tensor:
     return (values * 4).round() / 4 if spread == "ties" else values * (0.01 if spread == "flat" else 2.5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(cases(), min_size=1, max_size=5), st.integers(0, 99), st.sampled_from(["ties", "flat", "wide"]))
 def test_a_step_gives_the_tokens_drawn_one_by_one(asked: list, seed: int, spread: str) -> None:
     parts, asks, expected = [], [], []
@@ -227,7 +251,7 @@ def test_log_probabilities_are_the_models_own_and_one_per_token() -> None:
         assert report.top_logprobs == pytest.approx(values[i].tolist(), abs=1e-5)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(1, 5), st.integers(0, 30), st.integers(0, 99))
 def test_scores_of_given_tokens(rows: int, top: int, seed: int) -> None:
     logits = torch.randn(rows, 20, generator=torch.Generator().manual_seed(seed)) * 5
