@@ -35,6 +35,19 @@ from benchmarks.peers.http import Api, ask  # noqa: E402
 from benchmarks.peers.machine import Watch, group_seconds, memory  # noqa: E402
 from benchmarks.peers.serving import served_model, server  # noqa: E402
 
+COMMON_WORDS = [
+    " the",
+    " of",
+    " and",
+    " to",
+    " in",
+    " is",
+    " was",
+    " for",
+    " on",
+    " he",
+]  # one token in most vocabularies
+
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
@@ -71,11 +84,7 @@ def main() -> int:
     shared = ([] if options.model or options.url else ["speculate=false"]) + options.serve
     cases = [settings(text, shared) for text in options.compare or [""]]
     model = options.tokenizer if options.url else prepared(options)
-    words = (
-        one_token_words(model)
-        if model
-        else [f" {word}" for word in ["the", "of", "and", "to", "in", "is", "was", "for", "on", "he"]]
-    )
+    words = one_token_words(model) if model else COMMON_WORDS
     rounds: dict[tuple[str, str], list[dict[str, Any]]] = {}
     try:
         for turn in range(options.rounds):

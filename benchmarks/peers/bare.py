@@ -60,5 +60,9 @@ class Bare:
         backend = self.backend
         return {"kernels": backend.kernels, "dtype": backend.dtype, "quantize": backend.quantize}
 
+    def close(self) -> None:
+        """Free what it holds."""
+        self.backend.close()
+
 
 load = Bare

@@ -69,7 +69,10 @@ def test_our_engine(directory: Path, setting: str, monkeypatch: pytest.MonkeyPat
     parts = ("first", "prefill", "decode", "mixed", "gaps", "adapters", "speculation")
     one = job(directory, setting=setting, parts=parts)
     engine = importlib.import_module(f"benchmarks.peers.{SETTINGS[setting].engine}").load(one)
-    result = worker.measure(one, engine)
+    try:
+        result = worker.measure(one, engine)
+    finally:
+        engine.close()
     figures = result["figures"]
     assert {"first", "prefill", "memory", "start"} <= set(figures)
     assert all(figure["value"] > 0 for figure in figures.values())
@@ -81,9 +84,6 @@ def test_our_engine(directory: Path, setting: str, monkeypatch: pytest.MonkeyPat
         assert result["loads"]["mixed"]["ratio"] > 0
         assert result["loads"]["mixed"]["new_tokens"] > 0
         assert result["loads"]["gaps"]["median_1"] > 0
-        engine.close()
-    else:
-        engine.backend.close()
 
 
 def test_both_of_ours_give_the_same_answers(directory: Path) -> None:
@@ -93,4 +93,4 @@ def test_both_of_ours_give_the_same_answers(directory: Path) -> None:
     whole, alone = ours.Ours(job(directory)), bare.Bare(job(directory, setting="bare:float32"))
     assert whole.generate(prompts, 4) == alone.generate(prompts, 4)
     whole.close()
-    alone.backend.close()
+    alone.close()
