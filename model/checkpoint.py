@@ -51,8 +51,9 @@ def read_weights(
     """Our parameters one after another, by name, as stored: [out, in] on the CPU, in the file's number format. `shapes`: of the
     parameters (empty_model has them). CheckpointError as load_model.
 
-    A tensor's memory is the file's own pages. With `release` those leave memory when the tensor is dropped, so that whoever
-    turns one after the other into something smaller never holds two copies of all; without, when the last one is.
+    A tensor's memory is the file's own pages where it can be. With `release` those leave memory when the tensor is dropped, so
+    that whoever turns one after the other into something smaller never holds two copies of all; and what is stored transposed
+    is a transposed view. Without, they leave when the last tensor does, and all tensors are contiguous.
     """
     directory = Path(directory)
     with ExitStack() as stack:
@@ -64,7 +65,7 @@ def read_weights(
                     f"{directory}: {', '.join(source.names)} has shape {list(tensor.shape)}, but config.json asks for "
                     f"{list(shapes[ours])}; the weights and the configuration are not of one model"
                 )
-            yield ours, tensor
+            yield ours, tensor if release else tensor.contiguous()
             if release:  # pages stay as long as the file is mapped: map it anew
                 del tensor
                 stack.close()
@@ -225,4 +226,4 @@ def _assemble(source: Weights, read: Callable[[str], Tensor], names: set[str], d
             )
         piece = read(found)
         pieces.append(piece.t() if source.transposed else piece)
-    return pieces[0].contiguous() if len(pieces) == 1 else torch.cat(pieces)
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces)

@@ -32,20 +32,35 @@ Linear empty_linear(Format format, int64_t n_out, int64_t n_in) {
     return Linear{format, n_out, n_in, linear_panels(n_out), nullptr, nullptr};
 }
 
-// Row `row` of the pieces laid end to end, columns as floats.
-void gather_row(const Piece* pieces, int64_t row, int64_t n_in, float* out) {
-    while (row >= pieces->rows) row -= (pieces++)->rows;
-    const int64_t stride = pieces->column_stride;
-    if (pieces->dtype == 0) {
-        const float* from = static_cast<const float*>(pieces->data) + row * pieces->row_stride;
-        for (int64_t i = 0; i < n_in; ++i) out[i] = from[i * stride];
-        return;
-    }
-    const uint16_t* from = static_cast<const uint16_t*>(pieces->data) + row * pieces->row_stride;
-    if (pieces->dtype == 1) {
-        for (int64_t i = 0; i < n_in; ++i) out[i] = float_of_bf16(from[i * stride]);
-    } else {
-        for (int64_t i = 0; i < n_in; ++i) out[i] = float_of_half(from[i * stride]);
+float element(const Piece& piece, int64_t at) {
+    if (piece.dtype == 0) return static_cast<const float*>(piece.data)[at];
+    const uint16_t bits = static_cast<const uint16_t*>(piece.data)[at];
+    return piece.dtype == 1 ? float_of_bf16(bits) : float_of_half(bits);
+}
+
+// Rows [begin, end) of the pieces laid end to end, as floats: out [end - begin, n_in].
+void gather(const Piece* pieces, int64_t begin, int64_t end, int64_t n_in, float* out) {
+    while (begin < end) {
+        while (begin >= pieces->rows) {
+            begin -= pieces->rows;
+            end -= pieces->rows;
+            ++pieces;
+        }
+        const Piece& piece = *pieces;
+        const int64_t n = std::min(end, piece.rows) - begin, first = begin * piece.row_stride;
+        if (piece.column_stride == 1) {
+            for (int64_t j = 0; j < n; ++j) {
+                for (int64_t i = 0; i < n_in; ++i) out[j * n_in + i] = element(piece, first + j * piece.row_stride + i);
+            }
+        } else {  // stored transposed: along memory too
+            for (int64_t i = 0; i < n_in; ++i) {
+                for (int64_t j = 0; j < n; ++j) {
+                    out[j * n_in + i] = element(piece, first + j * piece.row_stride + i * piece.column_stride);
+                }
+            }
+        }
+        begin += n;
+        out += n * n_in;
     }
 }
 
@@ -112,7 +127,7 @@ void Model::pack(Matrix which, int32_t layer, const Piece* pieces, int32_t n_pie
     pool.run(target.n_panels, [&](int64_t panel, int thread) {
         float* panel_rows = scratch.floats() + thread * kPanel * n_in;
         const int64_t begin = panel * kPanel, end = std::min(begin + kPanel, target.n_out);
-        for (int64_t row = begin; row < end; ++row) gather_row(pieces, row, n_in, panel_rows + (row - begin) * n_in);
+        gather(pieces, begin, end, n_in, panel_rows);
         // The panel's rows alone are there: linear_pack is told where row 0 would be, and reads none of the others.
         linear_pack(target, panel_rows - begin * n_in, panel, panel + 1);
     });
