@@ -73,6 +73,13 @@ class _WithKinds(click.Command):
 @click.option("--base", help="An adapter's base model, where it isn't the one that the adapter names.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1; auto: a GPU if there is one.")
 @click.option("--bf16", is_flag=True, help="Products in bfloat16: faster, figures change in the third or fourth digit.")
+@click.option(
+    "--quantize",
+    type=click.Choice(["none", "int8", "int4"]),
+    help="Score as the service would with this setting; also --dtype and --backend.",
+)
+@click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16"]), help="Of weights that aren't quantised.")
+@click.option("--backend", type=click.Choice(["auto", "native", "torch"]), help="What computes the scores.")
 @click.option("--threads", type=click.IntRange(min=1), help="Processor threads; by default as many as there are.")
 @click.option(
     "--batch-tokens", type=click.IntRange(min=1), default=4096, show_default=True, help="Tokens computed at a time."
@@ -123,13 +130,22 @@ def _load(model: str, given: dict[str, Any]) -> tuple[Any, Any]:
     import torch
 
     from training.evaluate.ngram_baseline import Ngrams
-    from training.evaluate.subject import Options, load_subject
+    from training.evaluate.subject import Options, load_backend_subject, load_subject
 
     threads = given["threads"] or os.cpu_count() or 1
     torch.set_num_threads(threads)
-    subject = load_subject(
-        model, base=given["base"], device=given["device"], bf16=given["bf16"], batch_tokens=given["batch_tokens"]
-    )
+    served = {name: given[name] for name in ("quantize", "dtype", "backend") if given[name] is not None}
+    if served:
+        for name in ("base", "bf16"):
+            if given[name]:
+                raise click.UsageError(f"--{name} can't be combined with --{', --'.join(served)}")
+        subject = load_backend_subject(
+            model, device=given["device"], threads=threads, batch_tokens=given["batch_tokens"], **served
+        )
+    else:
+        subject = load_subject(
+            model, base=given["base"], device=given["device"], bf16=given["bf16"], batch_tokens=given["batch_tokens"]
+        )
     corpus = given["baseline_corpus"]
     options = Options(
         ngrams=Ngrams(corpus, subject.tokenizer, threads=threads) if corpus else None,

@@ -1,6 +1,6 @@
 """One forward pass for many sequences, and the head only where a prediction is read."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,15 +47,8 @@ class Forward:
             return self.model.hidden_states(tokens, **cached)  # type: ignore[arg-type]
 
     def read(self, hidden: Tensor, targets: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """hidden [N, D], targets [N] int64 -> the targets' log-probabilities [N] float64, and whether each is the likeliest
-        [N] bool. The logits of a few rows exist at a time."""
-        logprobs, greedy = [], []
-        for start in range(0, len(targets), _ROWS):
-            wanted = targets[start : start + _ROWS]
-            logits = self.logits(hidden[start : start + _ROWS])
-            logprobs.append(logits.gather(1, wanted[:, None])[:, 0] - logits.logsumexp(1))
-            greedy.append(logits.argmax(1) == wanted)
-        return torch.cat(logprobs).double().cpu().numpy(), torch.cat(greedy).cpu().numpy()
+        """See read_logits."""
+        return read_logits(self.logits, hidden, targets)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden [N, D] -> [N, V] float32."""
@@ -73,6 +66,20 @@ class Forward:
     def index(self, values: Sequence[int] | np.ndarray) -> Tensor:
         """[N] int64 on the model's device."""
         return torch.from_numpy(np.asarray(values, np.int64)).to(self.device)
+
+
+def read_logits(
+    logits_of: Callable[[Tensor], Tensor], hidden: Tensor, targets: Tensor
+) -> tuple[np.ndarray, np.ndarray]:
+    """hidden [N, D], targets [N] int64 -> the targets' log-probabilities [N] float64, and whether each is the likeliest [N] bool.
+    `logits_of`: [N, D] -> [N, V] float32. The logits of a few rows exist at a time."""
+    logprobs, greedy = [], []
+    for start in range(0, len(targets), _ROWS):
+        wanted = targets[start : start + _ROWS]
+        logits = logits_of(hidden[start : start + _ROWS])
+        logprobs.append(logits.gather(1, wanted[:, None])[:, 0] - logits.logsumexp(1))
+        greedy.append(logits.argmax(1) == wanted)
+    return torch.cat(logprobs).double().cpu().numpy(), torch.cat(greedy).cpu().numpy()
 
 
 def length_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:

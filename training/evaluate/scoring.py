@@ -7,9 +7,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from model.backend import Backend
 from model.errors import ContextLengthError
 from model.gpt import GPT
 from model.tokenizer import Tokenizer
+from training.evaluate.backend_scoring import score_on_backend
 from training.evaluate.forward import Forward, Scored, Tokens, length_batches
 from training.evaluate.shared_context import WORTHWHILE, Group, score_groups
 
@@ -26,12 +28,19 @@ class Request:
 
 class Scorer:
     """Scores requests in batches of about one length. `bf16`: see Forward. `batch_tokens`: tokens computed at a time, padding
-    included; it changes speed and memory, not results (beyond rounding)."""
+    included; it changes speed and memory, not results (beyond rounding). `backend`: what computes in the model's place; of
+    `model` the shape alone is used then."""
 
     def __init__(
-        self, model: GPT, *, bf16: bool = False, batch_tokens: int = BATCH_TOKENS, progress: bool = True
+        self,
+        model: GPT,
+        *,
+        bf16: bool = False,
+        batch_tokens: int = BATCH_TOKENS,
+        progress: bool = True,
+        backend: Backend | None = None,
     ) -> None:
-        self.model, self.bf16, self.batch_tokens = model, bf16, batch_tokens
+        self.model, self.bf16, self.batch_tokens, self.backend = model, bf16, batch_tokens, backend
         self._progress = progress
         self._context = model.config.context_length
 
@@ -51,10 +60,13 @@ class Scorer:
     @torch.inference_mode()
     def score_on(self, bar: tqdm, requests: Sequence[Request], *, share: bool = True) -> list[Scored]:
         """`score`, its progress on a bar that further requests follow on."""
+        fitted = [self._fit(request) for request in requests]
+        if self.backend is not None:
+            pairs = [(request.context, request.target) for request in fitted]
+            return score_on_backend(self.backend, pairs, self.batch_tokens, bar.update, share=share)
         was_training = self.model.training
         self.model.eval()
         forward = Forward(self.model, bf16=self.bf16)
-        fitted = [self._fit(request) for request in requests]
         alone, groups = _sorted_out(fitted) if share else (list(range(len(fitted))), [])
         results: dict[int, Scored] = {}
         if groups:

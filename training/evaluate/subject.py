@@ -9,7 +9,9 @@ import numpy as np
 import torch
 
 from model.adapters import ADAPTER_CONFIG, load_with_adapter
-from model.checkpoint import load_model
+from model.architectures import read_config
+from model.backend import Backend, BackendSpec, load_backend
+from model.checkpoint import empty_model, load_model
 from model.errors import ConfigError, HomegrownError
 from model.gpt import GPT, SequenceClassifier
 from model.hub import resolve_model
@@ -51,7 +53,8 @@ class Options:
 
 @dataclass(frozen=True)
 class Subject:
-    """A loaded model with its tokenizer and the settings of its arithmetic. `directory`: where its tokenizer and templates are."""
+    """A loaded model with its tokenizer and the settings of its arithmetic. `directory`: where its tokenizer and templates are.
+    `backend`: what computes the scores in the model's place, which then has a shape and no weights."""
 
     name: str
     directory: Path
@@ -59,10 +62,21 @@ class Subject:
     tokenizer: Tokenizer
     bf16: bool = False
     batch_tokens: int = BATCH_TOKENS
+    backend: Backend | None = None
 
     @property
     def language_model(self) -> GPT:
-        """The model, when it has a language-model head. ConfigError when it is a classifier."""
+        """The model, when it has a language-model head. ConfigError when it is a classifier, or has no weights here."""
+        model = self._scored_model
+        if self.backend is not None:
+            raise ConfigError(
+                f"{self.name}: --quantize, --dtype and --backend are for measures that score text; leave them out where it is "
+                "to be generated"
+            )
+        return model
+
+    @property
+    def _scored_model(self) -> GPT:
         if not isinstance(self.model, GPT):
             raise ConfigError(
                 f"{self.name}: is a classifier, without a language-model head; evaluate it on labelled rows: --on classify=FILE"
@@ -81,11 +95,20 @@ class Subject:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next(self.model.parameters()).device
+        return torch.device(self.backend.device) if self.backend else next(self.model.parameters()).device
+
+    def check(self, kind: str) -> None:
+        """ConfigError when the model can't be measured on data of that kind."""
+        if kind == "classify":
+            _ = self.classifier
+        elif kind == "answers":
+            _ = self.language_model
+        else:
+            _ = self._scored_model
 
     def scorer(self) -> Scorer:
         """A scorer of the language model."""
-        return Scorer(self.language_model, bf16=self.bf16, batch_tokens=self.batch_tokens)
+        return Scorer(self._scored_model, bf16=self.bf16, batch_tokens=self.batch_tokens, backend=self.backend)
 
     def headline(self) -> str:
         """What a table says of it in one line."""
@@ -105,9 +128,15 @@ class Subject:
             "context": config.context_length,
             "vocabulary": self.tokenizer.vocab_size,
             "labels": list(config.labels),
-            "arithmetic": "bfloat16 products, float32 sums" if self.bf16 else "float32",
+            "arithmetic": self._arithmetic(),
             "device": str(self.device),
         }
+
+    def _arithmetic(self) -> str:
+        if self.backend is None:
+            return "bfloat16 products, float32 sums" if self.bf16 else "float32"
+        quantized = "" if self.backend.quantize == "none" else f", {self.backend.quantize} weights"
+        return f"{self.backend.dtype}{quantized} ({self.backend.kernels})"
 
 
 def load_subject(
@@ -135,6 +164,29 @@ def load_subject(
         texts = resolve_model(str(name))
         model = load_model(texts, device=chosen)
     return Subject(str(name), texts, model, Tokenizer.from_directory(texts), bf16, batch_tokens)
+
+
+def load_backend_subject(
+    name: str | Path,
+    *,
+    quantize: str = "none",
+    dtype: str = "auto",
+    backend: str = "auto",
+    device: str = "auto",
+    threads: int = 1,
+    batch_tokens: int = BATCH_TOKENS,
+) -> Subject:
+    """A language model to be scored by the arithmetic that serves it. Settings as model.backend.BackendSpec. ConfigError for one
+    that can't be had, and for an adapter or a classifier; CheckpointError for a directory that can't be used."""
+    if (Path(name) / ADAPTER_CONFIG).is_file() and not (Path(name) / "config.json").is_file():
+        raise ConfigError(f"{name}: is an adapter; merge it (homegrown merge) to measure it with these settings")
+    directory = resolve_model(str(name))
+    model = empty_model(read_config(directory))
+    if not isinstance(model, GPT):
+        raise ConfigError(f"{name}: is a classifier; --quantize, --dtype and --backend are for language models")
+    spec = BackendSpec(model=directory, quantize=quantize, dtype=dtype, backend=backend, device=device, threads=threads)
+    tokenizer = Tokenizer.from_directory(directory)
+    return Subject(str(name), directory, model, tokenizer, batch_tokens=batch_tokens, backend=load_backend(spec))
 
 
 def taken(n: int, limit: int | None) -> int:

@@ -80,7 +80,7 @@ def evaluate(
         table_files([options.train])
     answer_fields(options)
     for kind, _ in chosen:
-        _ = subject.classifier if kind == "classify" else subject.language_model
+        subject.check(kind)
     results = []
     for kind, path in chosen:
         started = time.perf_counter()
