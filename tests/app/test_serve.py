@@ -192,7 +192,9 @@ def test_a_reader_that_stops_reading_stalls_nobody(server, client):
 
 @pytest.fixture(scope="module")
 def hurried(make_server):
-    return make_server(max_slots=1, max_queue_wait=0.2, request_timeout=0.4).wait_ready()
+    # The slowest way to run the model: 1,000 tokens must not be done in time.
+    limits = {"max_queue_wait": 0.1, "request_timeout": 0.2}
+    return make_server(max_slots=1, backend="torch", speculate=False, **limits).wait_ready()
 
 
 def test_waiting_too_long(hurried):

@@ -334,7 +334,7 @@ class HangingWorker:
 def test_a_hanging_engine_is_replaced(loop, model_dir, monkeypatch):
     workers = [HangingWorker, WorkerThread]
     # Only the wait for a message that is going on now is to be short: a busy machine may delay a real heartbeat.
-    monkeypatch.setattr("app.engine.client.HEARTBEAT_LIMIT", 0.2)
+    monkeypatch.setattr("app.engine.supervisor.HEARTBEAT_LIMIT", 0.2)
 
     async def scenario():
         engine = EngineClient(EngineSpec(model=str(model_dir)), launch=lambda spec: workers.pop(0)(spec))
