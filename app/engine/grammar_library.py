@@ -15,7 +15,9 @@ from model.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
 
-_SPACES = r"[\x20\x0A\x0D\x09]{1,32}"  # between JSON's marks: enough to indent by, too few to go on for ever
+# Between JSON's marks: a blank or two, or a new line and its indentation. Anything goes in JSON, but a weak model writes blanks
+# for ever where it may.
+_SPACES = r"(\x20{1,2}|\x0D?\x0A[\x20\x09]{0,32})"
 # What one mask may cost at the worst: about 10 ms, and 20 MB of lexer states for each request.
 _LIMITS = {"step_lexer_fuel": 100_000, "step_max_items": 50_000, "max_lexer_states": 20_000, "verbose_errors": False}
 REMEDY = {

@@ -369,6 +369,34 @@ def test_blanks_come_to_an_end() -> None:
     pytest.fail("no end in sight")
 
 
+def test_json_may_be_laid_out_as_usual() -> None:
+    tokenizer, _, _ = vocabulary("small")
+    value = {"name": "x", "age": 7, "tags": ["a", "é"]}
+    usual = [json.dumps(value, ensure_ascii=False, indent=indent) for indent in (None, 1, 2, 4, "\t")]
+    for text in [*usual, usual[2].replace("\n", "\r\n"), json.dumps(value, ensure_ascii=False, separators=(",", ":"))]:
+        limits = constraint(schema(PERSON), "small")
+        assert all(limits.accept(token) for token in tokenizer.encode(text)), text
+        assert limits.finished
+    limits = constraint(schema(PERSON), "small")
+    assert limits.valid(tokenizer.encode("{\n\n\n")) < len(tokenizer.encode("{\n\n\n"))
+
+
+def test_an_answer_that_is_whole_at_its_last_token_stopped(loop, engine) -> None:
+    """Through the engine, with just as many tokens as it takes, and with one less."""
+
+    async def ends(most: int, **params: Any) -> tuple[str, str, int]:
+        request = SamplingParams(temperature=0.0, **params)
+        delta = await engine.generate([1, 2, 3], request, most, grammar=Grammar("choice", '["abcabc"]')).collect()
+        return delta.text, delta.finish.reason, len(delta.tokens)
+
+    text, finish, size = loop.run(ends(20))
+    assert (text, finish) == ("abcabc", "stop")
+    for params in ({"ignore_eos": True}, {"min_tokens": 9}):
+        assert loop.run(ends(20, **params)) == ("abcabc", "stop", size)
+    assert loop.run(ends(size)) == ("abcabc", "stop", size)
+    assert loop.run(ends(size - 1))[1:] == ("length", size - 1)
+
+
 def test_a_huge_schema_is_compiled_or_refused_in_time() -> None:
     made = GrammarCompiler(*vocabulary("small"), max_bytes=10**6)
     wide = {"type": "object", "properties": {f"p{i}": {"type": "string"} for i in range(2000)}, "required": ["p1999"]}
