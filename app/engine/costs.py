@@ -3,7 +3,10 @@
 from app.engine.speculation import StepCost
 
 _LEAST = 16  # prompt tokens in a step whatever they cost: prompts must get on
-_STRETCH = 2.0  # a step with prompt tokens may take so many times a step without
+# How much longer than a step without prompt tokens one with them may take, at least and at most, in parts of the former. With
+# as many streams as prompts a stream's tokens come half as fast while a prompt is prefilled. Where more prompts wait than
+# streams run, it is they who lose by small steps: each pays for decoding again.
+_STRETCH = (1.0, 3.0)
 _WEIGHT = 0.15  # of a new measurement
 _OUTLIER = 4.0  # a pause of the whole machine counts for no more than this many times what was expected
 
@@ -21,14 +24,15 @@ class StepCosts:
         self._token: float | None = None  # seconds for each token beside the decoded ones
         self.speculation = StepCost()  # the same steps, as the drafting sees them
 
-    def budget(self, n_decoding: int) -> int:
-        """Prompt tokens that the next step may prefill beside `n_decoding` decoded rows."""
+    def budget(self, n_decoding: int, n_prompts: int = 1) -> int:
+        """Tokens of `n_prompts` prompts that the next step may prefill beside `n_decoding` decoded rows."""
         if n_decoding == 0:
             return self.prefill_chunk
         decode = self._decode.get(n_decoding.bit_length())
         if decode is None or self._token is None:
             return min(self._first, self.prefill_chunk)
-        room = int((_STRETCH - 1) * decode / self._token)
+        low, high = _STRETCH
+        room = int(min(max(n_prompts / n_decoding, low), high) * decode / self._token)
         return min(max(room, _LEAST), self.prefill_chunk)
 
     def observe(self, n_decoding: int, n_others: int, seconds: float) -> None:

@@ -211,7 +211,7 @@ class Scheduler:
         ready.sort(key=_remaining)
         if self._fixed_chunks:
             return self._whole_chunks(ready, oldest)
-        room = self.costs.budget(n_decoding)
+        room = self.costs.budget(n_decoding, len(ready))
         grants: dict[Request, int] = {}
         if ready[0] is not oldest:
             grants[oldest] = min(max(room // 2, 1), _remaining(oldest))

@@ -20,6 +20,13 @@ def test_beside_streams_a_step_may_take_twice_as_long():
     assert measured(decode=0.1).budget(4) in range(195, 206)
 
 
+def test_where_more_prompts_wait_than_streams_run_steps_grow_but_not_without_end():
+    costs = measured()
+    assert costs.budget(4, 4) == costs.budget(4)
+    assert costs.budget(4, 8) in range(38, 43)
+    assert costs.budget(4, 100) in range(57, 64)
+
+
 def test_prompts_always_get_on_and_never_beyond_the_chunk():
     assert measured(token=0.1).budget(4) == 16
     assert measured(decode=10.0).budget(4) == 512
