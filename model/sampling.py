@@ -2,7 +2,7 @@
 
 The order is vLLM's: ban, bias, penalise, divide by the temperature, cut with min-p, then top-k, then top-p. B rows, V
 = vocabulary. `sample_sorted` is the definition, in few and plain operations over the batch, and what a GPU runs; on a CPU
-`sample` does the same row by row in `model.sampling_cpu`, 15 times faster.
+`sample` does the same row by row, ten times faster and more: with the native kernels where there are any, else in numpy.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,7 +18,8 @@ from model.native import rows as rows_native
 from model.sampling_cpu import BANNED
 from model.sampling_params import SamplingParams, uniform
 
-_SMALL_TOP_K = 256  # up to here, and without one, the native kernels need a third of numpy's time; over it numpy is ahead
+# Up to here, and without one, the native kernels need a third of numpy's time; over it numpy is ahead.
+_SMALL_TOP_K = 256
 
 
 @dataclass
