@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from app.engine.checks import check_fits, check_ids, check_logprobs
 from app.engine.messages import (
     AdapterFailed,
     AdapterLoaded,
@@ -36,7 +37,6 @@ from app.engine.process import Worker, WorkerProcess
 from app.engine.registry import AdapterRegistry
 from app.engine.stream import GenerationStream, PendingResult
 from app.engine.supervisor import HEARTBEAT_LIMIT, Supervisor
-from model.errors import ContextLengthError, SamplingError
 from model.sampling_params import SamplingParams
 from model.tokenizer import Tokenizer
 
@@ -148,15 +148,10 @@ class EngineClient:
         grammar that can't be used is found out later: the stream then raises GrammarError.
         """
         self.check_available()
-        self._check_request(prompt, params, max_tokens)
+        check_fits(len(prompt), max_tokens, self.info.context)
+        check_ids(prompt, params, self.info.vocab_size)
+        check_logprobs(len(prompt), logprobs, prompt_logprobs, score_from, self.info.vocab_size)
         self._check_model(adapter, "generate")
-        if prompt_logprobs is not None and not 0 <= score_from <= len(prompt):
-            raise InvalidRequest(
-                f"score_from must be from 0 to the prompt's {len(prompt)} tokens, not {score_from}", "score_from"
-            )
-        for name, number in (("logprobs", logprobs), ("prompt_logprobs", prompt_logprobs)):
-            if number is not None and not 0 <= number <= self.info.vocab_size:
-                raise InvalidRequest(f"{name} must be from 0 to {self.info.vocab_size}, not {number}", name)
         request_id = next(self._ids)
         output = OutputProcessor(self.tokenizer, stop, min_tokens=params.min_tokens, prompt_tokens=len(prompt))
         stream = GenerationStream(output, lambda abandoned: self._release(request_id, abandoned))
@@ -200,7 +195,8 @@ class EngineClient:
     async def _result(self, prompt: Sequence[int], task: Task, adapter: str | None) -> Update:
         """The last update of a request that ends with its prompt."""
         self.check_available()
-        self._check_request(prompt, _GREEDY, 0)
+        check_fits(len(prompt), 0, self.info.context)
+        check_ids(prompt, _GREEDY, self.info.vocab_size)
         self._check_model(adapter, task)
         request_id = next(self._ids)
         pending = PendingResult(lambda abandoned: self._release(request_id, abandoned))
@@ -230,18 +226,6 @@ class EngineClient:
             task=task,
             adapter=adapter,
         )
-
-    def _check_request(self, prompt: Sequence[int], params: SamplingParams, max_tokens: int) -> None:
-        context, vocab_size = self.info.context, self.info.vocab_size
-        check_fits(len(prompt), max_tokens, context)
-        for param, ids in (
-            ("logit_bias", params.logit_bias),
-            ("stop_token_ids", params.stop_token_ids),
-            ("prompt", prompt),
-        ):
-            if ids and not (min(ids) >= 0 and max(ids) < vocab_size):
-                wrong = next(token for token in ids if not 0 <= token < vocab_size)
-                raise SamplingError(f"{param}: {wrong} is no token id; they go from 0 to {vocab_size - 1}", param)
 
     def _check_model(self, adapter: str | None, task: Task) -> None:
         """InvalidRequest when there is no such adapter, or the model (with it) isn't made for this."""
@@ -291,21 +275,6 @@ class EngineClient:
         for stream in list(self._streams.values()):
             stream.fail(EngineUnavailable(reason))
         self._adapters.on_lost(EngineUnavailable(reason))
-
-
-def check_fits(n_prompt: int, max_tokens: int, context: int) -> None:
-    """Raise ContextLengthError unless there is a prompt, and it and `max_tokens` more have room in `context` (in tokens)."""
-    if n_prompt == 0:
-        raise ContextLengthError(
-            "The prompt is empty; give at least one token, such as the end-of-text token.", 0, context
-        )
-    if n_prompt + max_tokens > context:
-        raise ContextLengthError(
-            f"This model's context is {context} tokens; the prompt has {n_prompt} and {max_tokens} more are asked for. "
-            "Shorten the prompt or lower max_tokens.",
-            n_prompt,
-            context,
-        )
 
 
 def _describe(info: Loaded) -> str:
