@@ -9,6 +9,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -43,8 +44,18 @@ def compiler() -> list[str] | None:
 
 
 def newer(target: Path, *inputs: Path) -> bool:
-    """Whether `target` is there and no input changed after it."""
-    return target.is_file() and all(path.stat().st_mtime <= target.stat().st_mtime for path in inputs)
+    """Whether `target` is there, every input too, and none changed after it."""
+    return target.is_file() and all(
+        path.is_file() and path.stat().st_mtime <= target.stat().st_mtime for path in inputs
+    )
+
+
+def included(made: Path, source: Path) -> list[Path]:
+    """The source and every header of ours that it includes, as the compiler wrote them down beside the object."""
+    if not made.is_file():
+        return [made]  # not there: so compile
+    names = made.read_text().replace("\\\n", " ").partition(":")[2].split()
+    return [source, *(Path(name) for name in names)]
 
 
 class BuildKernels(build_ext):
@@ -73,15 +84,14 @@ class BuildKernels(build_ext):
                   file=sys.stderr)  # fmt: skip
 
     def _compile(self, workers: ThreadPoolExecutor, isa: str, sets: dict[str, list[str]]) -> list:
-        headers = [*SOURCES.glob("*.h"), Path(__file__).resolve()]
         (OBJECTS / isa).mkdir(exist_ok=True)
         flags = [*FLAGS, *sets[isa], f'-DHG_ISA="{isa}"']
-        return [workers.submit(self._object, source, headers, isa, flags) for source in sorted(SOURCES.glob("*.cpp"))]
+        return [workers.submit(self._object, source, isa, flags) for source in sorted(SOURCES.glob("*.cpp"))]
 
-    def _object(self, source: Path, headers: list[Path], isa: str, flags: list[str]) -> Path:
+    def _object(self, source: Path, isa: str, flags: list[str]) -> Path:
         target = OBJECTS / isa / f"{source.stem}.o"
-        if self.force or not newer(target, source, *headers):
-            self._run([*flags, "-c", str(source)], target)
+        if self.force or not newer(target, Path(__file__).resolve(), *included(target.with_suffix(".d"), source)):
+            self._run([*flags, "-MMD", "-MF", str(target.with_suffix(".d")), "-c", str(source)], target)
         return target
 
     def _link(self, objects: list[Path], target: Path) -> None:
@@ -95,9 +105,10 @@ class BuildKernels(build_ext):
             raise OSError(
                 f"there is no C++ compiler ({os.environ.get('CXX') or 'c++, g++, clang++'}); install one, such as g++"
             )
-        part = target.with_name(f"{target.name}.{os.getpid()}")
+        part, begun = target.with_name(f"{target.name}.{os.getpid()}"), time.time()
         try:
             subprocess.run([*command, *arguments, "-o", str(part)], check=True, capture_output=True, text=True)
+            os.utime(part, (begun, begun))  # a source changed while it was compiled is newer
             part.replace(target)
         finally:
             part.unlink(missing_ok=True)
