@@ -103,13 +103,17 @@ class Adapters:
             if isinstance(reply, AdapterFailed):
                 raise AdapterError(reply.message)
 
-    def acquire(self, name: str) -> Adapter:
-        """The adapter, held until `release`. AdapterError when there is none of that name."""
+    def find(self, name: str) -> Adapter:
+        """The adapter of that name, which may still be being read. AdapterError when there is none."""
         adapter = self._named.get(name)
         if adapter is None:
-            raise AdapterError(f"adapter: there is no {name!r}; {describe(self._named)}")
-        adapter.users += 1
+            there = ", ".join(sorted(self._named))
+            raise AdapterError(f"adapter: there is no {name!r}; the adapters are: {there or 'none'}")
         return adapter
+
+    def acquire(self, adapter: Adapter) -> None:
+        """A request will use it, until `release`."""
+        adapter.users += 1
 
     def release(self, adapter: Adapter) -> Reply | None:
         """A request has ended."""
@@ -134,8 +138,3 @@ class Adapters:
         self._forget(adapter.number)
         self._backend.remove_adapter(adapter.number)
         return AdapterUnloaded(adapter.name)
-
-
-def describe(names: "dict[str, Adapter] | dict[str, list[str]]") -> str:
-    """The adapters there are, for an error's text."""
-    return f"the adapters are: {', '.join(sorted(names))}" if names else "no adapter is loaded"

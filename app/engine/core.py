@@ -8,8 +8,8 @@ from torch import Tensor
 
 from app.engine.adapters import Adapter, Adapters, Reply
 from app.engine.compiling import Compiler
+from app.engine.intake import Intake
 from app.engine.messages import (
-    AdapterError,
     Cancel,
     InvalidRequest,
     LoadAdapter,
@@ -20,14 +20,12 @@ from app.engine.messages import (
     Update,
 )
 from app.engine.picking import Ask, pick
-from app.engine.pooling import Mean
 from app.engine.requests import Outcome, Request, Work
 from app.engine.results import settle
 from app.engine.scheduler import Scheduler
-from app.engine.speculation import Drafter, acceptance_needed, draft_budget
+from app.engine.speculation import acceptance_needed, draft_budget
 from model.backend import Backend
 from model.errors import SamplingError
-from model.sampling import SamplingRow
 
 logger = logging.getLogger(__name__)
 
@@ -51,13 +49,13 @@ class EngineCore:
         wake: Callable[[], None] = lambda: None,
     ) -> None:
         """`wake` is called, on another thread, when a step has something to do that it hadn't before."""
-        self._backend, self.scheduler, self._eos_ids = backend, scheduler, eos_ids
+        self._backend, self.scheduler = backend, scheduler
         self._alone = deterministic and not backend.invariant
         # A drafted token makes a wider product, so a back end that isn't invariant would give other last bits with drafts.
         self._speculate = speculate and not self._alone
-        self._compiler, self._wake = compiler, wake
+        self._compiler = compiler
         self.adapters = Adapters(backend, wake, scheduler.slots.forget)
-        self._pending: list[Request] = []
+        self._intake = Intake(backend, self.adapters, compiler, eos_ids, wake, speculate=self._speculate)
         self._updates: list[Update] = []
         self._replies: list[Reply] = []
 
@@ -84,8 +82,10 @@ class EngineCore:
         """Run one step; without work, just the engine's state."""
         for request, limit in self.scheduler.expired():
             self._end(request, Update(request.submit.id, [], error=limit))
-        if self._pending or self.adapters.reading:
-            self._look_at_pending()
+        if self._intake.pending or self.adapters.reading:
+            self._replies += self.adapters.poll()
+            for request, error in self._intake.settle():
+                self._fail(request, error)
         self._run_step()
         updates, self._updates = self._updates, []
         return Step(updates, len(self.scheduler.running), len(self.scheduler.waiting))
@@ -104,8 +104,10 @@ class EngineCore:
                 used[request.adapter] = used.get(request.adapter, 0) + 1
         problem = self.adapters.problem(used)
         waiting = {id(request) for request in self.scheduler.waiting.values() if request.pending}
-        if not problem and waiting != {id(request) for request in self._pending}:
-            problem = f"{len(self._pending)} requests wait for a grammar or an adapter, {len(waiting)} in the queue"
+        if not problem and waiting != {id(request) for request in self._intake.pending}:
+            problem = (
+                f"{len(self._intake.pending)} requests wait for a grammar or an adapter, {len(waiting)} in the queue"
+            )
         if problem:
             raise RuntimeError(problem)
 
@@ -120,74 +122,12 @@ class EngineCore:
         if submit.task == "generate" and submit.max_tokens == 0 and submit.prompt_logprobs is None:
             self._updates.append(Update(submit.id, [], started=Started(0.0, 0.0), finish="length"))
             return
-        adapter = None
         try:
-            self._check(submit)
-            if submit.adapter is not None:
-                adapter = self.adapters.acquire(submit.adapter)
-            ends = frozenset(submit.params.stop_token_ids)
-            ends = ends if submit.params.ignore_eos else ends | self._eos_ids
-            row = SamplingRow(submit.params, submit.seed, submit.prompt, end_ids=ends)
-            request = Request(submit, row, self.scheduler.clock(), Ask(row, (), submit.logprobs), adapter=adapter)
-            if submit.task == "embed":
-                request.mean = Mean(self._backend.config.d_model)
-            if submit.task == "generate" and submit.speculate and self._speculate:
-                request.drafter = Drafter(submit.prompt)
-            self._hold(request)
+            self.scheduler.add(self._intake.make(submit, self.scheduler.clock()))
         except Exception as error:
-            if adapter is not None:
-                self._reply(self.adapters.release(adapter))
+            if not isinstance(error, InvalidRequest):
+                logger.exception("a request could not be taken in")
             self._updates.append(_failure(submit.id, error))
-        else:
-            self.scheduler.add(request)
-
-    def _check(self, submit: Submit) -> None:
-        """The client has checked all this; a mistake of its own must not reach a tensor."""
-        size, context = len(submit.prompt), self._backend.context
-        if not submit.prompt or size + submit.max_tokens > context:
-            raise InvalidRequest(f"prompt: {size} tokens and {submit.max_tokens} more don't fit {context}", "prompt")
-        if submit.grammar is not None and self._compiler is None:
-            raise InvalidRequest("grammar: this engine has no compiler for grammars", "grammar")
-
-    def _hold(self, request: Request) -> None:
-        """What must be there before the request can run: its adapter, and its grammar."""
-        adapter, grammar = request.adapter, request.submit.grammar
-        if adapter is not None and adapter.number == 0:
-            request.pending.append(adapter.reading)
-        else:
-            self._check_task(request)
-        if grammar is not None:
-            assert self._compiler is not None
-            request.compiled = self._compiler.submit(grammar)
-            request.compiled.add_done_callback(lambda _: self._wake())
-            request.pending.append(request.compiled)
-        if request.pending:
-            self._pending.append(request)
-
-    def _check_task(self, request: Request) -> None:
-        """InvalidRequest when the model, or its adapter, is not made for what is asked."""
-        submit, adapter = request.submit, request.adapter
-        head = self._backend.score_head if adapter is None or adapter.head is None else adapter.head
-        what = "model" if adapter is None else "adapter"
-        if submit.task == "classify" and head is None:
-            raise InvalidRequest(f"{what}: it is no classifier; name one that is", what)
-        if submit.task == "generate" and head is not None:
-            raise InvalidRequest(f"{what}: it is a classifier; it has no language-model head to generate with", what)
-
-    def _look_at_pending(self) -> None:
-        """Let go who waits no more for an adapter or a grammar; fail those for whom it won't come."""
-        self._replies += self.adapters.poll()
-        for request in [r for r in self._pending if all(future.done() for future in r.pending)]:
-            self._pending.remove(request)
-            request.pending = []
-            try:
-                if request.adapter is not None and request.adapter.error is not None:
-                    raise AdapterError(request.adapter.error)
-                self._check_task(request)
-                if request.compiled is not None:
-                    request.ask.constraint = request.compiled.result()
-            except Exception as error:
-                self._fail(request, error)
 
     @torch.inference_mode()
     def _run_step(self) -> None:
@@ -288,10 +228,7 @@ class EngineCore:
         self._updates.append(update)
 
     def _remove(self, request: Request, *, spoilt: bool = False) -> None:
-        if request.pending:
-            self._pending.remove(request)
-            if request.compiled is not None:
-                request.compiled.cancel()
+        self._intake.drop(request)
         self.scheduler.remove(request, spoilt=spoilt)
         if request.adapter is not None:
             self._reply(self.adapters.release(request.adapter))
