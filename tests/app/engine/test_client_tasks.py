@@ -23,9 +23,14 @@ from app.engine.messages import (
     RequestTimeout,
 )
 from app.engine.process import WorkerProcess
+from model.checkpoint import load_model, save_model
+from model.classifier import as_classifier, label_scores
 from model.errors import ContextLengthError, SamplingError
+from model.native import library
 from model.sampling_params import SamplingParams
+from model.tokenizer import Tokenizer
 
+needs_native = pytest.mark.skipif(not library.available(), reason="the native kernels were not built")
 PROMPT = list(b"What is it, and where does it go from here?")
 GREEDY = SamplingParams(temperature=0.0, ignore_eos=True)
 
@@ -62,6 +67,20 @@ def test_scores_of_the_adapters_labels(loop, client, oracle):
     assert client.adapters == {"one": [], "mood": ["good", "bad", "odd"]}
     scores = loop.run(client.classify(PROMPT, adapter="mood"))
     assert scores == pytest.approx(oracle.scores(PROMPT, "mood").tolist(), abs=1e-4)
+
+
+@pytest.mark.parametrize("backend", ["torch", pytest.param("native", marks=needs_native)])
+def test_a_classifier_is_served_too(loop, make_engine, model_dir, tmp_path, backend):
+    model = as_classifier(load_model(model_dir), ["yes", "no"])
+    save_model(model, tmp_path)
+    Tokenizer.from_directory(model_dir).save(tmp_path)
+    engine = make_engine(model=str(tmp_path), backend=backend, prefill_chunk=16, dtype="float32")
+    assert engine.info.labels == ["yes", "no"]
+    scores = loop.run(engine.classify(PROMPT))
+    assert scores == pytest.approx(label_scores(model, [PROMPT])[0].tolist(), abs=1e-4)
+    assert len(loop.run(engine.embed(PROMPT))) == model.config.d_model
+    with pytest.raises(InvalidRequest, match="classifier"):
+        engine.generate(PROMPT, GREEDY, 1)
 
 
 def test_the_prompts_logprobs_come_with_the_first_delta(loop, client, oracle):
