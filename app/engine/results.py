@@ -107,5 +107,7 @@ def _advance(request: Request, picked: Picked | Exception | None, update: Update
     if drafts and request.drafter is not None:
         request.drafter.learn(len(drafts), len(tokens) - 1)
     constraint = request.ask.constraint
-    if update.finish != "stop" and constraint is not None and constraint.finished:  # whole, though at its max_tokens too
+    if (
+        update.finish != "stop" and constraint is not None and constraint.finished
+    ):  # whole, though at its max_tokens too
         update.finish = "stop"
