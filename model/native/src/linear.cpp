@@ -17,7 +17,7 @@ size_t linear_bytes(Format format, int64_t n_out, int64_t n_in) {
 namespace {
 
 constexpr int64_t kBlockBytes = 256 << 10;  // of inputs: they stay in the L2 cache while panels pass
-constexpr int64_t kPrefetch = 2048;         // bytes ahead, where weights are read once
+constexpr int64_t kPrefetch = 8192;         // bytes ahead, where weights are read once
 
 // One panel's worth of unpacked int4 per thread, grown as needed.
 uint8_t* scratch(int64_t bytes) {
@@ -41,7 +41,7 @@ void dispatch(int64_t rows, Kernel kernel, const Tile& tile, const Target& targe
 struct Product {
     const Linear& linear;
     const uint8_t* inputs;
-    int64_t stride, n_rows, tile_rows;  // tile_rows: at most so many rows per tile
+    int64_t stride;
     float* y;
     int64_t y_stride;
     Epilogue epilogue;
@@ -66,17 +66,17 @@ struct Product {
         const bool gate = epilogue == Epilogue::swiglu;
         Target target(y + begin * y_stride + p * (gate ? kGate : kPanel), y_stride, linear.n_out - p * kPanel,
                       linear.bias ? linear.bias + p * kPanel : nullptr, scale, epilogue);
-        const int64_t n_tiles = (end - begin + tile_rows - 1) / tile_rows;
+        const int64_t n_tiles = (end - begin + kTileRows - 1) / kTileRows;
+        // One tile reads the weights once and fetches them well ahead; of several, the first ones fetch the next panel.
         Tile tile{data, steps, linear.n_in, inputs + begin * stride, stride, {packed + kPrefetch, size / steps}};
-        if (n_tiles > 1) {  // the tiles share the fetching of the next panel
-            tile.ahead = {packed + size, (size + n_tiles * steps - 1) / (n_tiles * steps)};
-        }
+        if (n_tiles > 1) tile.ahead = {packed + size, 64};
         for (int64_t t = 0; t < n_tiles; ++t) {
             const int64_t rows = (end - begin) * (t + 1) / n_tiles - (end - begin) * t / n_tiles;
             dispatch<kTileRows>(rows, kernel, tile, target);
             tile.inputs += rows * stride;
             target.y += rows * y_stride;
-            if (n_tiles > 1) tile.ahead.at += steps * tile.ahead.step;
+            tile.ahead.at += steps * tile.ahead.step;
+            if (tile.ahead.at >= packed + 2 * size) tile.ahead.step = 0;
         }
     }
 };
@@ -86,7 +86,7 @@ struct Product {
 void linear_run(const Linear& linear, const uint8_t* inputs, int64_t n_rows, int64_t panel_begin, int64_t panel_end,
                 float* y, int64_t y_stride, Epilogue epilogue) {
     const int64_t stride = static_cast<int64_t>(input_bytes(linear.format, linear.n_in));
-    const Product product{linear, inputs, stride, n_rows, kTileRows, y, y_stride, epilogue};
+    const Product product{linear, inputs, stride, y, y_stride, epilogue};
     const int64_t block = std::max<int64_t>(kBlockBytes / stride / kTileRows, 1) * kTileRows;
     for (int64_t begin = 0; begin < n_rows; begin += block) {
         const int64_t end = std::min(begin + block, n_rows);

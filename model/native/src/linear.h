@@ -54,6 +54,10 @@ enum class Epilogue : int32_t {
                  // kGate rows of "up"; n_out must be a multiple of kPanel (fill up with rows of zeros), y has n_out / 2
 };
 
+// A good y_stride for n columns: whole cache lines, an odd number of them, so that tiles neither share lines nor crowd the
+// same sets of the L1 cache. Any other stride works too, up to a quarter slower at hundreds of rows.
+inline int64_t output_stride(int64_t n) { return ((n + 15) / 16 | 1) * 16; }
+
 // y [n_rows, y_stride floats], columns [panel_begin * kPanel, min(panel_end * kPanel, n_out)) are written.
 void linear_run(const Linear&, const uint8_t* inputs, int64_t n_rows, int64_t panel_begin, int64_t panel_end, float* y,
                 int64_t y_stride, Epilogue);

@@ -94,7 +94,7 @@ template <class Op, int R, class Panel>
 HG_INLINE void tile_step(typename Op::Acc (&acc)[R][2], const Panel& panel, int64_t step, const RowPointers<R>& rows,
                          Ahead& ahead) {
     HG_PREFETCH_L2(ahead.at);
-    HG_PREFETCH_L2(ahead.at + 64);
+    HG_PREFETCH_L2(ahead.at + ahead.step / 2);
     ahead.at += ahead.step;
     __m512i w0, w1;
     panel.load(step, w0, w1);
@@ -138,6 +138,16 @@ struct Target {
     }
 };
 
+// The lines the results will go to: on their way while the tile computes.
+template <int R>
+HG_INLINE void prefetch_target(const Target& target) {
+#pragma GCC unroll 12
+    for (int r = 0; r < R; ++r) {
+        HG_PREFETCH_WRITE(target.y + r * target.stride);
+        HG_PREFETCH_WRITE(target.y + r * target.stride + 16);
+    }
+}
+
 HG_INLINE void tile_store(const Target& target, int r, __m512 v0, __m512 v1) {
     float* y = target.y + r * target.stride;
     v0 = _mm512_add_ps(v0, target.bias[0]);
@@ -163,6 +173,7 @@ HG_INLINE void tile_store(const Target& target, int r, __m512 v0, __m512 v1) {
 template <class Op, int R>
 void tile_float(const Tile& tile, const Target& target) {
     PlainPanel panel{tile.panel};
+    prefetch_target<R>(target);
     __m512 acc[R][2];
     for (int r = 0; r < R; ++r) acc[r][0] = acc[r][1] = _mm512_setzero_ps();
     tile_sum<Op, R>(acc, panel, tile.steps, RowPointers<R>(tile.inputs, tile.stride), tile.ahead);
@@ -190,6 +201,7 @@ void add_high(Panel& panel, const RowHeader& head, __m512 (&v)[2]) {
 
 template <class Panel, int R>
 void tile_integer(const Tile& tile, const Target& target, Panel panel) {
+    prefetch_target<R>(target);
     __m512 values[R][2];
     {
         __m512i acc[R][2];

@@ -7,7 +7,7 @@ namespace hg {
 
 using Kernel = Format;  // of a panel as the loop sees it: an int4 panel may have been unpacked to int8 before
 
-// What to fetch while a tile computes: `step` bytes further each step.
+// What to fetch while a tile computes: two lines `step` / 2 apart each step, and then `step` bytes further.
 struct Ahead {
     const uint8_t* at;
     int64_t step;
