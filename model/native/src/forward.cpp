@@ -13,7 +13,9 @@ namespace {
 constexpr int64_t kQueryBlock = 64;     // queries of a unit of attention
 constexpr int64_t kAloneCost = 8192;    // elements that one thread normalises sooner than it shares them out
 constexpr int64_t kUnitCost = 1 << 16;  // multiply-adds of a chunk of attention, about 5 microseconds
-constexpr int64_t kChunkBytes = 48 << 10;
+constexpr int64_t kChunkBytes = 48 << 10;  // of weights in a chunk of a product with few rows: about 3 microseconds
+constexpr int64_t kBusyRows = 20;          // so many rows take as long to compute as their weights take to read
+constexpr int64_t kSplitRows = 96;         // fewer rows in a chunk would use the weights they fetch too little
 
 size_t round_up(size_t n, size_t unit) { return (n + unit - 1) / unit * unit; }
 
@@ -291,11 +293,18 @@ void Forward::attend(int32_t layer, const Unit& unit, uint8_t* scratch) {
                   shape.query_width(), scratch);
 }
 
+// Chunks of panels; of rows too where there are many and the panels alone don't give every thread several chunks.
 void Forward::linear(const Linear& linear, int64_t n_rows, float* y, int64_t stride, Epilogue epilogue) {
     const int64_t panel_bytes = static_cast<int64_t>(linear_bytes(linear.format, kPanel, linear.n_in));
-    const int64_t grain = std::max<int64_t>(1, kChunkBytes / panel_bytes);
-    model_.pool.run_pieces(linear.n_panels, grain, [&](int64_t begin, int64_t end, int) {
-        linear_run(linear, prepared_.data(), n_rows, begin, end, y, stride, epilogue);
+    const int64_t cost = panel_bytes + panel_bytes * n_rows / kBusyRows;
+    const int64_t panels = std::max<int64_t>(1, kChunkBytes / cost), n_chunks = (linear.n_panels + panels - 1) / panels;
+    const int64_t wanted = 8 * model_.pool.threads();
+    const int64_t pieces = std::clamp<int64_t>(wanted / n_chunks, 1, std::max<int64_t>(1, n_rows / kSplitRows));
+    const auto row_bytes = static_cast<int64_t>(input_bytes(linear.format, linear.n_in));
+    model_.pool.run(n_chunks * pieces, [&](int64_t chunk, int) {
+        const int64_t piece = chunk / n_chunks, first = n_rows * piece / pieces, last = n_rows * (piece + 1) / pieces;
+        const int64_t begin = chunk % n_chunks * panels, end = std::min(begin + panels, linear.n_panels);
+        linear_run(linear, prepared_.data() + first * row_bytes, last - first, begin, end, y + first * stride, stride, epilogue);
     });
 }
 

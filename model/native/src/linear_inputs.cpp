@@ -36,24 +36,32 @@ struct Spread {
     float largest, root_mean_square;
 };
 
+HG_INLINE float larger(float a, float b) { return a > b ? a : b; }  // b where either is NaN
+
 Spread measure(const float* x, int64_t n_in) {
     float largest[kLanes] = {}, squares[kLanes] = {};
     int64_t i = 0;
+#if defined(HG_AVX512)  // the loops below, which GCC doesn't turn into vectors
+    __m512 most = _mm512_setzero_ps(), sums = _mm512_setzero_ps();
     for (; i + kLanes <= n_in; i += kLanes) {
-        for (int j = 0; j < kLanes; ++j) {
-            const float magnitude = std::fabs(x[i + j]);
-            largest[j] = magnitude > largest[j] ? magnitude : largest[j];
-            squares[j] += magnitude * magnitude;
-        }
+        const __m512 v = _mm512_abs_ps(_mm512_loadu_ps(x + i));
+        most = _mm512_max_ps(v, most);
+        sums = _mm512_add_ps(sums, _mm512_mul_ps(v, v));
+    }
+    _mm512_storeu_ps(largest, most);
+    _mm512_storeu_ps(squares, sums);
+#endif
+    for (; i + kLanes <= n_in; i += kLanes) {
+        for (int j = 0; j < kLanes; ++j) squares[j] += x[i + j] * x[i + j];
+        for (int j = 0; j < kLanes; ++j) largest[j] = larger(std::fabs(x[i + j]), largest[j]);
     }
     for (int j = 0; i < n_in; ++i, ++j) {
-        const float magnitude = std::fabs(x[i]);
-        largest[j] = magnitude > largest[j] ? magnitude : largest[j];
-        squares[j] += magnitude * magnitude;
+        squares[j] += x[i] * x[i];
+        largest[j] = larger(std::fabs(x[i]), largest[j]);
     }
     for (int half = kLanes / 2; half > 0; half /= 2) {
         for (int j = 0; j < half; ++j) {
-            largest[j] = largest[j + half] > largest[j] ? largest[j + half] : largest[j];
+            largest[j] = larger(largest[j + half], largest[j]);
             squares[j] += squares[j + half];
         }
     }
@@ -77,7 +85,9 @@ int32_t quantize(const float* x, int64_t n_in, float inverse, float limit, int8_
         high |= far;
         const __m512i q = _mm512_maskz_cvtps_epi32(static_cast<__mmask16>(~far), _mm512_mul_ps(v, _mm512_set1_ps(inverse)));
         sums = _mm512_add_epi32(sums, q);
-        _mm_mask_storeu_epi8(out + i, mask, _mm512_cvtsepi32_epi8(q));
+        const __m128i bytes = _mm512_cvtsepi32_epi8(q);
+        if (mask == 0xffff) _mm_storeu_si128(reinterpret_cast<__m128i*>(out + i), bytes);
+        else _mm_mask_storeu_epi8(out + i, mask, bytes);  // slow on some processors
     }
     sum = _mm512_reduce_add_epi32(sums);
     *any_high = high != 0;
@@ -100,6 +110,15 @@ void add_high_parts(const float* x, int64_t n_in, float limit, RowHeader* header
     High* list = reinterpret_cast<High*>(reinterpret_cast<uint8_t*>(header) + header->high_at);
     int32_t sum = 0, sum_high = 0, n_high = 0;
     for (int64_t begin = 0; begin < n_in; begin += 4) {
+#if defined(HG_AVX512)
+        if (begin % 16 == 0 && begin + 16 <= n_in) {  // few are beyond: pass over the others 16 at a time
+            const __m512 v = _mm512_abs_ps(_mm512_loadu_ps(x + begin));
+            if (_mm512_cmp_ps_mask(v, _mm512_set1_ps(limit), _CMP_GT_OQ) == 0) {
+                begin += 12;
+                continue;
+            }
+        }
+#endif
         int8_t high[4] = {};
         bool any = false;
         for (int64_t i = begin; i < n_in && i < begin + 4; ++i) {
