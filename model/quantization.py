@@ -17,7 +17,7 @@ from model.gpt import GPT, SequenceClassifier
 
 GROUP = 32  # inputs that share a scale in 4 bits
 _BASE = 128  # of the two digits of an input
-_DECODED = 1 << 19  # weights decoded at a time: they stay in a core's cache until the product has used them
+DECODED = 1 << 19  # weights decoded at a time: they stay in a core's cache until the product has used them
 
 
 class QuantizedLinear(nn.Module):
@@ -35,7 +35,7 @@ class QuantizedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., n_in] -> [..., n_out]."""
-        step = max(1, _DECODED // self.in_features)
+        step = max(1, DECODED // self.in_features)
         blocks = [
             F.linear(x, self.decode(slice(begin, begin + step)).to(x.dtype))
             for begin in range(0, self.out_features, step)

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from model.backend import DTYPES, BackendSpec, Segment, check_segments, choose_slots, slot_bytes
 from model.config import ModelConfig
@@ -13,7 +14,7 @@ from model.gpt import GPT, SequenceClassifier
 from model.kv_cache import KVCache
 from model.lora import LowRank, Projection
 from model.multi_lora import AdapterSet
-from model.quantization import load_quantized
+from model.quantization import DECODED, load_quantized
 from model.slot_rows import FlatRows
 from model.torch_graphs import BucketedStep
 
@@ -84,8 +85,10 @@ class TorchBackend:
     @torch.inference_mode()
     def logits(self, hidden: Tensor) -> Tensor:
         """See model.backend.Backend."""
-        with self._arithmetic():
-            return self._model.logits(hidden).float()
+        head = self._model.head
+        if self._dtype is torch.bfloat16 and isinstance(head, nn.Linear):
+            return _wide_product(hidden, head.weight)
+        return self._model.logits(hidden)
 
     def copy_slot(self, source: int, target: int, length: int) -> None:
         """See model.backend.Backend."""
@@ -149,6 +152,14 @@ class TorchBackend:
         if self._step is not None and self._written[slot] > length:
             self._cache.clear(slot, length, self._written[slot])
         self._written[slot] = length
+
+
+def _wide_product(x: Tensor, weight: Tensor) -> Tensor:
+    """x W^T in float32 of bfloat16 weights: logits rounded to bfloat16 change one likeliest token in fifty."""
+    if x.is_cuda:
+        return torch.mm(x.bfloat16(), weight.t(), out_dtype=torch.float32)
+    blocks = [F.linear(x, part.float()) for part in weight.split(max(1, DECODED // weight.shape[1]))]
+    return torch.cat(blocks, dim=1)
 
 
 def _make_cache(

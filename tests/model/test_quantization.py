@@ -82,7 +82,7 @@ def test_a_rows_8_bit_product_is_the_same_bits_in_any_company():
 def test_decoded_products_in_blocks_keep_the_inputs_dtype(
     kind: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("model.quantization._DECODED", 96 * 7)  # blocks of seven outputs
+    monkeypatch.setattr("model.quantization.DECODED", 96 * 7)  # blocks of seven outputs
     made, _ = layer(kind, integer=False)
     made = made.to(dtype) if dtype == torch.float32 else made
     made.bias = torch.nn.Parameter(made.bias.to(dtype), requires_grad=False)

@@ -282,6 +282,9 @@ def test_bfloat16_is_near_float32_and_gives_float32_states():
     assert found.dtype == torch.float32
     wanted = expected(model, tokens[:20], 20)
     assert (found[:20] - wanted).norm() / wanted.norm() < 0.03
+    logits = half.logits(found)
+    assert logits.dtype == torch.float32
+    torch.testing.assert_close(logits, found @ model.token_embedding.weight.bfloat16().float().T)  # not rounded again
 
 
 def test_slots_may_be_shorter_than_the_model():
