@@ -71,6 +71,7 @@ def parser() -> argparse.ArgumentParser:
 def main() -> int:
     """Run the settings and print the tables; 1 when one of them failed."""
     options = parser().parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a worker, in a group of its own, ends too
     options.environments = options.environments or options.work / "environments"
     names = chosen(options)
     job = prepared(options, names)
@@ -172,7 +173,7 @@ def run(job: Job, options: argparse.Namespace) -> dict[str, Any] | None:
     with tempfile.TemporaryFile("w+") as log:
         # A group of its own: what belongs to it is told apart from others' use of the machine, and ends with it.
         worker = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT, start_new_session=True,
+            command, stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT, process_group=0,
             env=models.environment(job.threads),
         )  # fmt: skip
         try:

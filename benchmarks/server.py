@@ -20,6 +20,7 @@ import argparse
 import asyncio
 import json
 import re
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -79,6 +80,7 @@ def parser() -> argparse.ArgumentParser:
 def main() -> int:
     """Put the servers under load and print the table; 1 when requests failed."""
     options = parser().parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a server that was started here ends too
     if options.streams is None:
         options.streams = [] if options.rate else [1, 8, 32]
     shared = ([] if options.model or options.url else ["speculate=false"]) + options.serve

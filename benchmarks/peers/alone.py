@@ -27,7 +27,7 @@ def alone(model: Path | None, case: Mapping[str, str], asks: Sequence[Ask], stre
     }
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.peers.alone"], input=json.dumps(job), stdout=subprocess.PIPE, text=True,
-        start_new_session=True, check=False, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)},
+        process_group=0, check=False, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     lines = [line for line in done.stdout.splitlines() if line.startswith('{"bench"')]
     if not lines:

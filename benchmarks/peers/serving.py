@@ -30,7 +30,7 @@ def server(url: str | None, model: Path | None, case: Mapping[str, str]) -> Iter
     command = [sys.executable, "-m", "cli", "serve", "--model", str(model), "--port", "0", *flags]
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(
-            command, stderr=log, cwd=ROOT, start_new_session=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
+            command, stderr=log, cwd=ROOT, process_group=0, env=os.environ | {"PYTHONPATH": str(ROOT)}
         )
         try:
             host, port = wait_ready(process, log)
