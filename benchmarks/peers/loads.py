@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+import math
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -21,14 +22,15 @@ Prompts = Callable[[int, int], list[list[int]]]
 
 
 def measure(job: Job, engine: Any, prompts: Prompts) -> dict[str, dict[str, float]]:
-    """The loads among the job's parts, each as named figures and the foreign use of the machine."""
+    """The loads among the job's parts, each as named figures and the foreign use of the machine. What a small model is too fast for
+    is left out."""
     parts = {"mixed": mixed, "gaps": gaps, "adapters": adapters, "speculation": speculation}
     results = {}
     for name in job.parts:
         if name in parts:
             watch = Watch()
-            figures = parts[name](job, engine, prompts)
-            results[name] = figures | {"foreign": watch.read().foreign}
+            figures = parts[name](job, engine, prompts) | {"foreign": watch.read().foreign}
+            results[name] = {key: value for key, value in figures.items() if math.isfinite(value)}
     return results
 
 
@@ -105,7 +107,7 @@ def gaps(job: Job, engine: Any, prompts: Prompts) -> dict[str, float]:
             before, during, waits = [*before, *alone], [*during, *disturbed], [*waits, wait]
         figures |= {
             f"median_{streams}": median(before) * 1e3, f"p99_{streams}": percentile(during, 0.99) * 1e3,
-            f"max_{streams}": max(during) * 1e3, f"ratio_{streams}": percentile(during, 0.99) / median(before),
+            f"max_{streams}": percentile(during, 1.0) * 1e3, f"ratio_{streams}": percentile(during, 0.99) / (median(before) or math.nan),
             f"first_{streams}": median(waits) * 1e3,
         }  # fmt: skip
     return figures
@@ -152,7 +154,7 @@ def adapters(job: Job, engine: Any, prompts: Prompts) -> dict[str, float]:
                 *(engine.answer(p, 1 + job.new_tokens, adapter=a) for p, a in zip(batch, chosen, strict=True))
             )
             begin, end = max(t[0] for _, t in answers), max(t[-1] for _, t in answers)
-            return sum(begin < t for _, times in answers for t in times) / (end - begin)
+            return sum(begin < t for _, times in answers for t in times) / ((end - begin) or math.nan)
 
         return engine.run(run())
 

@@ -110,10 +110,15 @@ def _by_round(samples: Samples, figure: str, ours: str, peer: str, limit: float)
 
 
 def agreement(samples: Samples) -> dict[str, float]:
-    """For each setting, how many of its greedy tokens are those of the float32 reference: whether all run the same model."""
+    """For each setting, how many of its greedy tokens are those of a float32 one (transformers' where it was measured, else the
+    first): whether all run the same model, and how much a format changes. Empty without one in float32."""
     answers = {name: r["answers"] for name, rounds in samples.items() for r in rounds if r is not None}
-    order = ("transformers:float32", "ours:float32", "bare:float32", *answers)
-    reference = next((answers[name] for name in order if name in answers), [])
+    exact = sorted(
+        (n for n in answers if SETTINGS[n].precision == "float32"), key=lambda n: n != "transformers:float32"
+    )
+    if not exact:
+        return {}
+    reference = answers[exact[0]]
     flat = [token for answer in reference for token in answer]
     return {
         name: sum(a == b for a, b in zip((t for one in mine for t in one), flat, strict=True)) / len(flat)
@@ -170,7 +175,7 @@ def goal_table(rows: Sequence[dict[str, Any]]) -> str:
         spread = f" ({min(rounds):.2f}-{max(rounds):.2f})" if len(rounds) > 1 else ""
         lines.append(
             f"| {row['figure']} | {row['precision']} | {row['ours'] * factor:,.{digits}f}{unit} "
-            f"| {row['peer']} {row['theirs'] * factor:,.{digits}f}{unit} | {row['ratio']:.2f}{spread} | {goal} "
+            f"| {row['peer']} {row['theirs'] * factor:,.{digits}f}{unit} | {row['ratio']:.3f}{spread} | {goal} "
             f"| {'held' if row['held'] else 'MISSED'} |"
         )
     return "\n".join(lines)
@@ -184,8 +189,9 @@ def load_table(samples: Samples, limit: float) -> str:
         for load in sorted({load for one in loads for load in one}):
             found = [one[load] for one in loads if load in one]
             quiet = [one for one in found if one["foreign"] <= limit]
-            keys = [key for key in found[0] if key != "foreign"]
-            text = ", ".join(f"{key} {median([one[key] for one in quiet]):.4g}" for key in keys) if quiet else "busy"
+            keys = dict.fromkeys(key for one in quiet for key in one if key != "foreign")
+            values = {key: median([one[key] for one in quiet if key in one]) for key in keys}
+            text = ", ".join(f"{key} {value:.4g}" for key, value in values.items()) or "busy"
             lines.append(f"| {name} | {load} | {text} | {len(quiet)} of {len(found)} |")
     head = ["| setting | load | figures | rounds |", "|---" * 4 + "|"]
     return "\n".join(head + lines) if lines else ""

@@ -61,6 +61,8 @@ def test_agreement_is_with_the_float32_reference() -> None:
         "openvino:int8": [None],
     }
     assert report.agreement(samples) == {"ours:int8": 0.75, "transformers:float32": 1.0}
+    del samples["transformers:float32"]
+    assert report.agreement(samples) == {}
 
 
 def test_bandwidth_and_memory_columns() -> None:
