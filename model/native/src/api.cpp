@@ -3,7 +3,6 @@
 #include <exception>
 #include <new>
 #include <string>
-#include <utility>
 
 namespace {
 
@@ -94,13 +93,8 @@ int32_t hg_copy_slot(hg::Handle* handle, int32_t source, int32_t target, int64_t
 int32_t hg_add_pair(hg::Handle* handle, int32_t adapter, int32_t matrix, int32_t layer, int64_t offset, int64_t n_out,
                     int64_t n_in, int64_t rank, float scaling, const float* a, const float* b) {
     return guarded([&] {
-        if (n_out < 1 || n_in < 1 || rank < 1) throw hg::BadArgument("a pair without rows, columns or rank");
-        hg::Pair pair{offset, n_out, n_in, rank, scaling, {a, a + rank * n_in}, {}};
-        pair.b.resize(static_cast<size_t>(rank * n_out));
-        for (int64_t j = 0; j < n_out; ++j) {
-            for (int64_t r = 0; r < rank; ++r) pair.b[static_cast<size_t>(r * n_out + j)] = b[j * rank + r];
-        }
-        handle->model.add_pair(adapter, static_cast<hg::Matrix>(matrix), layer, std::move(pair));
+        const hg::Pair shape{offset, n_out, n_in, rank, scaling, {}, {}};
+        handle->model.add_pair(adapter, static_cast<hg::Matrix>(matrix), layer, shape, a, b);
     });
 }
 

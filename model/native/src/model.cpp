@@ -180,12 +180,17 @@ void Model::check_complete() const {
             "rotary positions are llama's, and needed there");
 }
 
-void Model::add_pair(int32_t adapter, Matrix which, int32_t layer, Pair pair) {
+void Model::add_pair(int32_t adapter, Matrix which, int32_t layer, Pair pair, const float* a, const float* b) {
     const Linear& target = linear(which, layer);
     require(adapter > 0 && static_cast<int>(which) < kBlockMatrices, "an adapter changes the products of blocks alone");
     require(pair.n_in == target.n_in && pair.rank >= 1 && pair.offset >= 0 && pair.n_out >= 1 &&
                 pair.offset + pair.n_out <= target.n_out,
             "a pair of another shape than the product's");
+    pair.a.assign(a, a + pair.rank * pair.n_in);
+    pair.b.resize(static_cast<size_t>(pair.rank * pair.n_out));
+    for (int64_t j = 0; j < pair.n_out; ++j) {
+        for (int64_t r = 0; r < pair.rank; ++r) pair.b[static_cast<size_t>(r * pair.n_out + j)] = b[j * pair.rank + r];
+    }
     Adapter& owner = adapters.try_emplace(adapter, shape.n_layer).first->second;
     owner.pairs(layer, static_cast<int>(which)).push_back(std::move(pair));
 }

@@ -102,9 +102,9 @@ class Model {
     std::vector<Block> blocks;
     Adapters adapters;
 
-    // Adds a projection's pair to an adapter, which is made if there is none of that number. Throws BadArgument when it
-    // fits no columns of the matrix.
-    void add_pair(int32_t adapter, Matrix which, int32_t layer, Pair pair);
+    // Adds a projection's pair to an adapter, which is made if there is none of that number: `pair` without its two
+    // matrices, a [rank, n_in], b [n_out, rank]. Throws BadArgument when it fits no columns of the matrix.
+    void add_pair(int32_t adapter, Matrix which, int32_t layer, Pair pair, const float* a, const float* b);
     void copy_slot(int32_t source, int32_t target, int64_t length);
 
   private:
