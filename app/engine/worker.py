@@ -9,11 +9,12 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from app.engine.messages import EngineSpec, LoadFailed, Start
+from app.engine.messages import EngineSpec, FromEngine, LoadFailed, Start, Step
 from app.engine.transport import EngineEnd
 from app.logs import configure_logging
 from model.errors import HomegrownError
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from app.engine.core import EngineCore
 
 HEARTBEAT_SECONDS = 1.0
+LONGEST_STEP = 120.0  # seconds: an engine that is longer in one step counts as stuck, and is heard of no more
 
 logger = logging.getLogger(__name__)
 
@@ -91,21 +93,58 @@ def _serve(end: EngineEnd, spec: EngineSpec, when_loaded: Callable[[], None]) ->
 
 
 def _loop(end: EngineEnd, core: "EngineCore") -> None:
-    told, told_at = (0, 0), time.monotonic()
-    while True:
-        for message in end.receive(0 if core.busy else HEARTBEAT_SECONDS):
-            assert not isinstance(message, Start), "the client sends Start once"
-            core.handle(message)
-        if not core.busy:
-            core.check_integrity()
-        step = core.step()
-        # A step without news is not told: each message wakes the client, on a core that the next step could use.
+    news = _News(end)
+    threading.Thread(target=news.keep_beating, name="heartbeat", daemon=True).start()
+    try:
+        while True:
+            messages = end.receive(0 if core.busy else HEARTBEAT_SECONDS)
+            news.step_began = time.monotonic()
+            for message in messages:
+                assert not isinstance(message, Start), "the client sends Start once"
+                core.handle(message)
+            if not core.busy:
+                core.check_integrity()
+            step = core.step()
+            news.step_began = None
+            news.tell(step)
+            for reply in core.replies():
+                news.send(reply)
+    finally:
+        news.ended.set()
+
+
+class _News:
+    """Tells the client what is new, and from a thread of its own, while a step lasts, that the engine is alive."""
+
+    def __init__(self, end: EngineEnd) -> None:
+        self._end = end
+        self._lock = threading.Lock()  # guards the socket and what follows
+        self._told, self._told_at = (0, 0), time.monotonic()
+        self.step_began: float | None = None  # None: no step is running
+        self.ended = threading.Event()
+
+    def send(self, message: FromEngine) -> None:
+        with self._lock:
+            self._end.send(message)
+
+    def tell(self, step: Step) -> None:
+        """A step without news is not told: each message wakes the client, on a core that the next step could use."""
         counts, now = (step.running, step.waiting), time.monotonic()
-        if step.updates or counts != told or now - told_at >= HEARTBEAT_SECONDS / 2:
-            end.send(step)
-            told, told_at = counts, now
-        for reply in core.replies():
-            end.send(reply)
+        with self._lock:
+            if step.updates or counts != self._told or now - self._told_at >= HEARTBEAT_SECONDS / 2:
+                self._end.send(step)
+                self._told, self._told_at = counts, now
+
+    def keep_beating(self) -> None:
+        while not self.ended.wait(HEARTBEAT_SECONDS / 2):
+            began, now = self.step_began, time.monotonic()
+            if began is None or not HEARTBEAT_SECONDS / 2 <= now - began < LONGEST_STEP:
+                continue
+            try:
+                with self._lock:
+                    self._end.send(Step([], *self._told))
+            except OSError:
+                return  # the client has gone; the loop will find that out
 
 
 if __name__ == "__main__":
