@@ -24,7 +24,7 @@ from app.engine.requests import Outcome, Request, Work
 from app.engine.results import settle
 from app.engine.scheduler import Scheduler
 from app.engine.speculation import acceptance_needed, draft_budget
-from model.backend import Backend
+from model.backend import Backend, Segment
 from model.errors import SamplingError
 
 logger = logging.getLogger(__name__)
@@ -135,15 +135,15 @@ class EngineCore:
         if not plan.decode and not plan.prefill:
             return
         began = self.scheduler.clock()
-        works = self._draft(plan.decode, speculate=not plan.prefill) + plan.prefill
-        if self._alone:
-            for work in works:
-                self._run([work])
-        else:
-            self._run(works)
-        n_decoding = len(plan.decode)
-        others = sum([len(work.segment.tokens) for work in works]) - n_decoding
-        self.scheduler.costs.observe(n_decoding, others, self.scheduler.clock() - began)
+        works = self._draft(plan.decode, speculate=not plan.prefill)
+        n_decoding, n_drafted = len(works), sum([len(work.segment.tokens) - 1 for work in works])
+        works += plan.prefill
+        failed = self._run_all([[work] for work in works] if self._alone else [works] if works else [])
+        if failed:
+            self._give_up(failed, everything=len(failed) == len(works))
+            return  # its time says nothing of other steps
+        n_prompt = sum([len(work.segment.tokens) for work in plan.prefill])
+        self.scheduler.costs.observe(n_decoding, n_prompt, self.scheduler.clock() - began, n_drafted=n_drafted)
 
     def _draft(self, decode: Sequence[Request], *, speculate: bool) -> list[Work]:
         """The decoding requests' work, with drafted tokens where they pay; beside prompts there is no room for them."""
@@ -159,32 +159,56 @@ class EngineCore:
             left = request.submit.max_tokens - len(request.row.output) - 1
             if request.drafter is not None and room > 0 and left > 0:
                 output, constraint = request.row.output, request.ask.constraint
-                drafts = request.drafter.draft(output, min(room, left), constraint=constraint, least=least)
+                try:
+                    drafts = request.drafter.draft(output, min(room, left), constraint=constraint, least=least)
+                except Exception as error:  # the grammar's parser has a part in it
+                    self._refuse(request, error)
+                    continue
                 room -= len(drafts)
             works.append(Work.decode(request, drafts))
         return works
 
-    def _run(self, works: list[Work]) -> None:
-        """Compute `works` together and report. Where that fails, each is tried alone, and only those whose own work fails are
-        given up: computing a position again writes the same keys and values again."""
+    def _run_all(self, groups: list[list[Work]]) -> list[tuple[Work, Exception]]:
+        """Compute each group at once and report. Where one fails, its works are tried alone: computing a position again writes
+        the same keys and values again. Those that fail alone too, with the reason."""
+        failed: list[tuple[Work, Exception]] = []
+        for group in groups:
+            error = self._run(group)
+            if error is not None and len(group) > 1:
+                logger.error("a step over %d requests failed; each is tried alone", len(group), exc_info=error)
+                failed += self._run_all([[work] for work in group])
+            elif error is not None:
+                failed.append((group[0], error))
+        return failed
+
+    def _run(self, works: list[Work]) -> Exception | None:
+        """Compute `works` together and report; or nothing of it, where computing fails."""
         try:
             outcomes = self._compute(works)
         except Exception as error:
-            if len(works) == 1:
-                logger.exception("a request failed")
-                self._fail(works[0].request, error, spoilt=True)
-                return
-            logger.exception("a step over %d requests failed; each is tried alone", len(works))
-            for work in works:
-                self._run([work])
-            return
+            return error
         for work, outcome in zip(works, outcomes, strict=True):
             try:
                 self._settle(work, outcome)
             except Exception as error:
-                if not isinstance(error, InvalidRequest | SamplingError):
-                    logger.exception("a request failed", exc_info=error)
-                self._fail(work.request, error, spoilt=isinstance(error, FloatingPointError))
+                self._refuse(work.request, error, spoilt=isinstance(error, FloatingPointError))
+        return None
+
+    def _give_up(self, failed: list[tuple[Work, Exception]], *, everything: bool) -> None:
+        """End the requests whose work failed. If that is `everything` there was to do, the back end is tried on a single
+        token: RuntimeError where that fails too, for only a new start can mend it."""
+        for work, error in failed:
+            logger.error("a request failed", exc_info=error)
+            self._fail(work.request, error, spoilt=True)
+        if not everything:
+            return
+        try:
+            # What slots without a request held has just been given up, so there is nothing to be lost.
+            hidden = self._backend.forward([Segment(failed[0][0].segment.slot, 0, [0])])
+            if self._backend.score_head is None:
+                self._backend.logits(hidden)
+        except Exception as error:
+            raise RuntimeError(f"the model can't compute any more: {error}") from error
 
     def _compute(self, works: list[Work]) -> list[Outcome]:
         """One forward, then logits for the rows that give tokens alone."""
@@ -219,6 +243,11 @@ class EngineCore:
             self._updates.append(update)
         else:
             self._end(request, update)
+
+    def _refuse(self, request: Request, error: Exception, *, spoilt: bool = False) -> None:
+        if not isinstance(error, InvalidRequest | SamplingError):
+            logger.error("a request failed", exc_info=error)
+        self._fail(request, error, spoilt=spoilt)
 
     def _fail(self, request: Request, error: Exception, *, spoilt: bool = False) -> None:
         self._end(request, _failure(request.submit.id, error), spoilt=spoilt)

@@ -3,6 +3,10 @@
 from app.engine.speculation import StepCost
 
 _LEAST = 16  # prompt tokens in a step whatever they cost: prompts must get on
+_FIRST = 128  # prompt tokens in a step beside which nothing decodes, until it is known what they cost
+# Seconds that a step may take for prompts' sake. As long waits who has just come, or gone: a slot is to be free 0.2 s after its
+# client has left. Much shorter steps would read the weights too often.
+_LONGEST = 0.12
 # How much longer than a step without prompt tokens one with them may take, at least and at most, in parts of the former. With
 # as many streams as prompts a stream's tokens come half as fast while a prompt is prefilled. Where more prompts wait than
 # streams run, it is they who lose by small steps: each pays for decoding again.
@@ -27,32 +31,44 @@ class StepCosts:
     def budget(self, n_decoding: int, n_prompts: int = 1) -> int:
         """Tokens of `n_prompts` prompts that the next step may prefill beside `n_decoding` decoded rows."""
         if n_decoding == 0:
-            return self.prefill_chunk
+            return self._alone()
         decode = self._decode.get(n_decoding.bit_length())
         if decode is None or self._token is None:
             return min(self._first, self.prefill_chunk)
         low, high = _STRETCH
-        room = int(min(max(n_prompts / n_decoding, low), high) * decode / self._token)
-        return min(max(room, _LEAST), self.prefill_chunk)
+        seconds = min(min(max(n_prompts / n_decoding, low), high) * decode, max(_LONGEST - decode, _LONGEST / 4))
+        return min(max(int(seconds / self._token), _LEAST), self.prefill_chunk)
 
-    def observe(self, n_decoding: int, n_others: int, seconds: float) -> None:
-        """A step decoded so many rows and computed `n_others` tokens beside them: of prompts, or drafted."""
-        if n_decoding + n_others == 0 or seconds <= 0:  # a clock may be coarser than a step
+    def observe(self, n_decoding: int, n_prompt: int, seconds: float, *, n_drafted: int = 0) -> None:
+        """A step decoded so many rows, computed `n_prompt` tokens of prompts beside them, and so many drafted ones."""
+        n_rows = n_decoding + n_prompt + n_drafted
+        if n_rows == 0 or seconds <= 0:  # a clock may be coarser than a step
             return
-        self.speculation.observe(n_decoding + n_others, seconds)
+        self.speculation.observe(n_rows, seconds)
+        if n_drafted:
+            return  # a drafted token costs more than a prompt's: it needs logits too
         size = n_decoding.bit_length()
-        if n_others == 0:
+        if n_prompt == 0:
             self._decode[size] = _blend(self._decode.get(size), seconds)
         elif n_decoding == 0:
-            # A short prompt's step is mostly the reading of the weights: it says nothing of a token's own cost.
-            if n_others >= self._first:
-                self._token = _blend(self._token, seconds / n_others)
+            # A short prompt's step is mostly the reading of the weights: it says only what a token costs at most.
+            if n_prompt >= self._first or (self._token is not None and seconds / n_prompt < self._token):
+                self._token = _blend(self._token, seconds / n_prompt)
         elif size in self._decode:
             # Not less than a fraction of the step: decoding may have become cheaper since it was measured.
             rest = max(seconds - self._decode[size], seconds / 8)
-            self._token = _blend(self._token, rest / n_others)
+            self._token = _blend(self._token, rest / n_prompt)
         elif self._token is not None:
-            self._decode[size] = max(seconds - self._token * n_others, seconds / 4)
+            self._decode[size] = max(seconds - self._token * n_prompt, seconds / 4)
+
+    def _alone(self) -> int:
+        """The whole chunk, or the largest half, quarter, ... of it that isn't too long: equal parts leave no crumbs."""
+        if self._token is None:
+            return min(_FIRST, self.prefill_chunk)
+        size = self.prefill_chunk
+        while size * self._token > _LONGEST and size > _LEAST:
+            size = max(size // 2, _LEAST)
+        return size
 
 
 def _blend(old: float | None, new: float) -> float:

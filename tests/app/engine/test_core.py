@@ -107,6 +107,56 @@ def test_a_grammar_that_fails_in_the_middle_fails_its_request_alone():
     assert engine.answers[good].tokens == reference(prompt_of(6), GREEDY, 9)
 
 
+@pytest.mark.parametrize(
+    ("error", "told"), [(GrammarError("too complex"), "grammar"), (RuntimeError("inside"), "fault")]
+)
+def test_a_grammar_that_fails_at_a_draft_fails_its_request_alone(error, told):
+    class Breaks(Evens):
+        def forced(self):
+            raise error
+
+    grammars = Grammars()
+    engine = Engine(compiler=grammars)
+    bad, good = engine.submit(prompt_of(5), 9, grammar=Grammar("regex", "x")), engine.submit(prompt_of(6), 9)
+    grammars.futures["x"].set_result(Breaks(99))
+    engine.run()
+    assert engine.answers[bad].last.error == told
+    assert engine.answers[good].tokens == reference(prompt_of(6), GREEDY, 9)
+
+
+def test_a_model_that_computes_nothing_any_more_ends_the_engine():
+    engine = Engine(n_slots=2)
+    engine.submit(prompt_of(5), 9)
+    engine.submit(prompt_of(6), 9)
+    engine.step(3)
+
+    def fail(segments):
+        raise OSError("the device is gone")
+
+    engine.backend.before = fail
+    with pytest.raises(RuntimeError, match="the device is gone") as caught:
+        engine.step()
+    assert isinstance(caught.value.__cause__, OSError)
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_requests_that_all_fail_end_no_engine_that_could_go_on(deterministic):
+    engine = Engine(n_slots=2, deterministic=deterministic, invariant=not deterministic)
+    bad = [engine.submit([7, *prompt_of(5 + i)], 9) for i in range(2)]
+
+    def fail(segments):
+        if any(len(segment.tokens) > 1 for segment in segments):
+            raise RuntimeError("a kernel failed")
+
+    engine.backend.before = fail
+    engine.run()
+    assert [engine.answers[number].last.error for number in bad] == ["fault"] * 2
+    engine.backend.before = lambda _: None
+    good = engine.submit([7, *prompt_of(5)], 9)
+    engine.run()
+    assert engine.answers[good].tokens == reference([7, *prompt_of(5)], GREEDY, 9)
+
+
 @pytest.mark.parametrize("deterministic", [False, True])
 @pytest.mark.parametrize("kind", ["nan", "raise"])
 def test_a_fault_fails_that_request_alone(kind, deterministic):
