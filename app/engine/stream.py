@@ -55,13 +55,19 @@ class GenerationStream:
         self._first_token = 0.0
         self._prompt_logprobs: list[TokenLogprobs | None] | None = None
         self._done = False  # the last delta has been taken
+        self._whole = False  # the reader wants the answer in one piece
+
+    @property
+    def _readable(self) -> bool:
+        """Whether there is something for the reader; for one that collects, only the whole."""
+        return self._output.has_delta and (self._released or not self._whole)
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Delta:
         """The next delta, at once when there is text to show. A cancelled wait loses nothing."""
-        while not self._output.has_delta and self._error is None:
+        while not self._readable and self._error is None:
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
         if self._done:
@@ -88,7 +94,8 @@ class GenerationStream:
         self.fail(RequestCancelled("the request was cancelled"))
 
     async def collect(self) -> Delta:
-        """The whole answer as one delta."""
+        """The whole answer as one delta. Its reader is woken at the end alone: on few cores that is time for the engine."""
+        self._whole = True
         texts, tokens, finish, scored = [], [], None, None
         async for delta in self:
             texts.append(delta.text)
@@ -105,7 +112,7 @@ class GenerationStream:
             self._absorb(update)
         except Exception as error:
             self.fail(RequestFault(f"the answer could not be put together ({type(error).__name__})"), cause=error)
-        if self._output.has_delta:
+        if self._readable:
             self._wake()
 
     def fail(self, error: BaseException, *, cause: BaseException | None = None) -> None:
