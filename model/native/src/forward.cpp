@@ -139,9 +139,11 @@ void Forward::plan_layers() {
         }
     }
     for (Plan* plan : {&appends_, &attends_, &last_}) {
+        // The dearest first: those that are left for the end then take little time, and all threads end together.
+        std::stable_sort(plan->units.begin(), plan->units.end(), [](const Unit& a, const Unit& b) { return a.cost > b.cost; });
         int64_t cost = 0;
         for (size_t u = 0; u < plan->units.size(); ++u) {
-            cost += plan->costs[u];
+            cost += plan->units[u].cost;
             if (cost < kUnitCost && u + 1 < plan->units.size()) continue;
             plan->ends.push_back(static_cast<int64_t>(u) + 1);
             cost = 0;
@@ -156,8 +158,7 @@ void Forward::add_units(Plan& plan, Unit::Kind kind, int64_t segment, int64_t be
     if (kind != Unit::attend) cost += 16 * s.n_tokens * shape.head_dim;
     if (kind != Unit::append) cost += attention_cost(model_.cache, shape.n_head / shape.n_kv_head, s.start, begin, end);
     for (int32_t head = 0; head < shape.n_kv_head; ++head) {
-        plan.units.push_back(Unit{kind, head, segment, begin, end});
-        plan.costs.push_back(cost);
+        plan.units.push_back(Unit{kind, head, segment, begin, end, cost});
     }
 }
 

@@ -33,12 +33,11 @@ class Forward {
         enum Kind { append, attend, both };
         Kind kind;
         int32_t kv_head;
-        int64_t segment, begin, end;
+        int64_t segment, begin, end, cost;  // cost: multiply-adds, about
     };
-    // Units shared out in chunks of about the same cost: chunk i has units [ends[i - 1], ends[i]).
+    // Units shared out in chunks, the dearest first: chunk i has units [ends[i - 1], ends[i]).
     struct Plan {
         std::vector<Unit> units;
-        std::vector<int64_t> costs;
         std::vector<int64_t> ends;
     };
     // Rows that the products compute. In the last layer they are those alone whose hidden states are wanted.

@@ -160,6 +160,23 @@ def test_bits_do_not_depend_on_company_chunks_slots_copies_or_threads(isa: str, 
     run()
 
 
+@pytest.mark.parametrize("kind", FORMATS)
+def test_bits_stay_the_same_where_work_is_cut_into_pieces(kind: str) -> None:
+    """Layers wide and prompts long enough for every way in which rows, panels and queries are cut."""
+    config = tiny_config("llama", **IDS, context_length=512, d_model=192, d_ff=600, n_head=6, n_kv_head=2, head_dim=32)
+    model = random_model(config)
+    one, many = (NativeBackend.from_model(model, n_slots=3, threads=n, **FORMATS[kind]) for n in (1, 5))
+    tokens = sequence(512)
+    want = one.forward([Segment(0, 0, tokens, 512)])
+    for cuts in ([0, 512], [0, 1, 3, 40, 200, 201, 470, 512]):
+        for begin, end in pairwise(cuts):
+            company = Segment(2, 0, tokens[: 1 + end % 300], outputs=0)
+            got = many.forward([company, Segment(1, begin, tokens[begin:end], end - begin)])
+            assert torch.equal(got, want[begin:end])
+    assert torch.equal(many.logits(want), one.logits(want))
+    assert torch.equal(many.logits(want[7:8]), one.logits(want)[7:8])
+
+
 def adapter_on(model: GPT | SequenceClassifier, seed: int, **config: Any) -> list[Any]:
     """An adapter's pairs as if they had been trained, put on `model`."""
     add_lora(model, LoraConfig(**config))
