@@ -21,13 +21,13 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from app.engine.grammar_job import GrammarJob
 from app.engine.grammar_library import REMEDY, compile_grammar, first_line, load_vocabulary
 from app.engine.messages import Grammar, GrammarError
 from model.sampling import BANNED
@@ -126,18 +126,12 @@ class Constraint:
             raise GrammarError(f"the grammar can't be followed any further: {first_line(self._matcher.get_error())}")
 
 
-@dataclass
-class _Job:
-    grammar: Grammar
-    future: Future[Constraint]
-    over: bool = False  # its future has been told, by whoever came first: the worker or the clock
-
-
 class GrammarCompiler:
     """Makes constraints of grammars on a thread of its own, and keeps the latest grammars.
 
-    A compilation that takes longer than `seconds` is abandoned: its request fails, another thread takes over, and the old
-    one ends when the parser lets go (a thread can't be killed). While too many such threads run, new grammars are refused.
+    A compilation that computes for longer than `seconds` is abandoned: the requests that wait for it fail, another thread takes
+    over, and the old one ends when the parser lets go (a thread can't be killed). While too many such threads run, new
+    grammars are refused.
 
     vocab_size: that of the model's logits, which may exceed the tokenizer's; ids without a token are never allowed.
     eos_ids: the tokens that end an answer; may be empty. max_bytes: the longest `Grammar.value`, in UTF-8.
@@ -157,8 +151,9 @@ class GrammarCompiler:
         self._eos_ids = frozenset(token for token in eos_ids if 0 <= token < vocab_size)
         self._seconds = seconds
         self._max_bytes = max_bytes
-        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._jobs: SimpleQueue[GrammarJob | None] = SimpleQueue()
         self._lock = threading.Lock()  # guards what follows
+        self._open: dict[Grammar, GrammarJob] = {}  # queued or being compiled
         self._cache: OrderedDict[Grammar, LLMatcher] = OrderedDict()
         self._worker: threading.Thread | None = None
         self._abandoned = 0
@@ -177,7 +172,11 @@ class GrammarCompiler:
             if self._worker is None and self._abandoned >= _MOST_ABANDONED:
                 future.set_exception(_busy())
                 return future
-            self._jobs.put(_Job(grammar, future))
+            if (job := self._open.get(grammar)) is not None:
+                job.futures.append(future)
+                return future
+            self._open[grammar] = job = GrammarJob(grammar, [future])
+            self._jobs.put(job)
             if self._worker is None:
                 self._start_worker()
         return future
@@ -193,24 +192,24 @@ class GrammarCompiler:
     def _work(self) -> None:
         _yield_to_others()
         while (job := self._jobs.get()) is not None:
-            if not job.future.set_running_or_notify_cancel():
-                continue
-            clock = threading.Timer(self._seconds, self._give_up, [job])
-            clock.daemon = True
+            with self._lock:
+                if all(future.cancelled() for future in job.futures):
+                    del self._open[job.grammar]
+                    continue
             try:
                 vocabulary = self._load_vocabulary()
-                clock.start()
+                job.start_clocks()
+                self._watch(job)
                 compiled, error = self._compile(job.grammar, vocabulary), None
             except GrammarError as refusal:
                 compiled, error = None, refusal
             except Exception as fault:
                 logger.exception("a grammar could not be compiled")
                 compiled, error = None, GrammarError(f"{job.grammar.kind}: it could not be compiled ({fault})")
-            clock.cancel()
             if not self._report(job, compiled, error):
                 return
 
-    def _report(self, job: _Job, compiled: LLMatcher | None, error: GrammarError | None) -> bool:
+    def _report(self, job: GrammarJob, compiled: LLMatcher | None, error: GrammarError | None) -> bool:
         """Tell what came of a job. False: this thread was abandoned meanwhile, and another has its place."""
         with self._lock:
             if compiled is not None:  # late or not: who asks again gets it
@@ -218,43 +217,63 @@ class GrammarCompiler:
                 if len(self._cache) > _CACHED:
                     self._cache.popitem(last=False)
             late, job.over = job.over, True
+            if job.clock is not None:
+                job.clock.cancel()
             if late:
                 self._abandoned -= 1
                 if self._worker is not None:
                     return False
                 self._worker = threading.current_thread()
-        if not late:
-            if compiled is None:
-                job.future.set_exception(error)
             else:
-                job.future.set_result(self._constraint(compiled))
+                del self._open[job.grammar]
+        if late:
+            return True
+        if compiled is None:
+            job.tell(error=error)
+        else:
+            job.tell(lambda: self._constraint(compiled))
         return True
 
-    def _give_up(self, job: _Job) -> None:
-        """The clock's: a job's time is up."""
+    def _watch(self, job: GrammarJob) -> None:
+        """Look again when a job's time may be up."""
+        job.clock = threading.Timer(max(job.seconds_left(self._seconds), 0.01), self._look, [job])
+        job.clock.daemon = True
+        job.clock.start()
+
+    def _look(self, job: GrammarJob) -> None:
         with self._lock:
             if job.over:
                 return
-            job.over = True
-            self._abandoned += 1
-            self._worker = None
-            refused = []
-            if self._abandoned < _MOST_ABANDONED:
-                self._start_worker()
-            else:
-                with contextlib.suppress(Empty):
-                    while True:
-                        refused.append(self._jobs.get_nowait())
-        job.future.set_exception(
-            GrammarError(
-                f"{job.grammar.kind}: not compiled within {self._seconds:g} seconds; {REMEDY[job.grammar.kind]}"
-            )
-        )
+            if job.seconds_left(self._seconds) > 0:
+                self._watch(job)
+                return
+            refused = self._abandon(job)
+        limit = f"not compiled within {self._seconds:g} seconds"
+        job.tell(error=GrammarError(f"{job.grammar.kind}: {limit}; {REMEDY[job.grammar.kind]}"))
         for other in refused:
-            if other is None:
-                self._jobs.put(None)
-            elif other.future.set_running_or_notify_cancel():
-                other.future.set_exception(_busy())
+            other.tell(error=_busy())
+
+    def _abandon(self, job: GrammarJob) -> list[GrammarJob]:
+        """Leave a job and its thread to themselves; under the lock. The jobs that nobody can take over."""
+        job.over = True
+        del self._open[job.grammar]
+        self._abandoned += 1
+        self._worker = None
+        if self._abandoned < _MOST_ABANDONED:
+            self._start_worker()
+            return []
+        refused, closing = [], False
+        with contextlib.suppress(Empty):
+            while True:
+                other = self._jobs.get_nowait()
+                if other is None:
+                    closing = True
+                else:
+                    refused.append(other)
+                    del self._open[other.grammar]
+        if closing:
+            self._jobs.put(None)
+        return refused
 
     def _load_vocabulary(self) -> LLTokenizer:
         with self._loading:

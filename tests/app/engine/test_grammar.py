@@ -433,8 +433,10 @@ class Slow(GrammarCompiler):
     """Grammars whose value says so are compiled only when the gate opens."""
 
     gate: threading.Event
+    compiled: list[str]
 
     def _compile(self, grammar: Grammar, vocabulary: Any) -> Any:
+        self.compiled.append(grammar.value)
         if grammar.value.startswith("slow"):
             self.gate.wait(30)
         return super()._compile(grammar, vocabulary)
@@ -442,8 +444,8 @@ class Slow(GrammarCompiler):
 
 @pytest.fixture
 def slow() -> Iterator[Slow]:
-    made = Slow(*vocabulary("small"), seconds=0.2)
-    made.gate = threading.Event()
+    made = Slow(*vocabulary("small"), seconds=0.05)
+    made.gate, made.compiled = threading.Event(), []
     yield made
     made.gate.set()
     made.close()
@@ -451,7 +453,7 @@ def slow() -> Iterator[Slow]:
 
 def test_a_compilation_that_takes_too_long_is_abandoned(slow: Slow) -> None:
     late, next_one = slow.submit(Grammar("regex", "slow")), slow.submit(Grammar("regex", "quick"))
-    with pytest.raises(GrammarError, match=r"not compiled within 0\.2 seconds"):
+    with pytest.raises(GrammarError, match=r"not compiled within 0\.05 seconds"):
         late.result(30)
     assert next_one.result(30).complete is False  # another thread has taken over
     slow.gate.set()
@@ -480,10 +482,28 @@ def test_too_many_that_take_too_long_are_refused_until_they_end(slow: Slow) -> N
 
 def test_a_cancelled_grammar_is_not_compiled(slow: Slow) -> None:
     slow.submit(Grammar("regex", "slow"))
-    waiting = slow.submit(Grammar("regex", "(never compiled"))
-    assert waiting.cancel()
+    waiting = [slow.submit(Grammar("regex", "(never compiled")) for _ in range(2)]
+    assert all(future.cancel() for future in waiting)
     slow.gate.set()
     assert slow.submit(Grammar("regex", "quick")).result(30)
+    assert "(never compiled" not in slow.compiled
+
+
+def test_one_grammar_for_many_requests_is_compiled_once(slow: Slow) -> None:
+    slow._seconds = 10
+    asked = [slow.submit(Grammar("regex", "slow|[ab]+")) for _ in range(5)]
+    assert asked[0].cancel()  # of no concern to the others
+    slow.gate.set()
+    given = [future.result(30) for future in asked[1:]]
+    assert slow.compiled == ["slow|[ab]+"]
+    assert len({id(constraint) for constraint in given}) == 4  # each with a state of its own
+    refused = [slow.submit(Grammar("regex", "(")) for _ in range(3)]
+    assert all(isinstance(future.exception(30), GrammarError) for future in refused)
+
+
+def test_waiting_for_a_processor_is_no_fault_of_the_grammar(slow: Slow) -> None:
+    threading.Timer(2.5 * slow._seconds, slow.gate.set).start()
+    assert slow.submit(Grammar("regex", "slow")).result(30)
 
 
 def test_a_fault_inside_is_the_requests_own(slow: Slow, monkeypatch: pytest.MonkeyPatch) -> None:
