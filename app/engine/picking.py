@@ -126,7 +126,7 @@ def _scan(logits: Tensor) -> tuple[list[int], list[bool]]:
     """Of each row [V]: the likeliest token, the lowest of equals; and whether all of it is finite."""
     if _on_cpu(logits):
         if (scan := native.scan(logits)) is not None:
-            return scan.argmax.tolist(), (scan.state == native.FINITE).tolist()
+            return scan.argmax, [state == native.FINITE for state in scan.state]
         # numpy rather than torch: there are no threads to wait for.
         table = logits.numpy()
         best = table.argmax(axis=1)  # the first NaN, where there is one
@@ -194,9 +194,9 @@ def _score_natively(logits: Tensor, next_tokens: Sequence[int], top: int) -> lis
     scan = native.scan(logits, logsumexp=True)
     if scan is None or scan.logsumexp is None:
         return None
-    if bool((scan.state != native.FINITE).any()):
+    if any(state != native.FINITE for state in scan.state):
         raise _not_finite()
-    norms = scan.logsumexp.tolist()
+    norms = scan.logsumexp
     table = logits.numpy()
     own = table[np.arange(len(table)), np.asarray(next_tokens)].tolist()
     best = native.top(logits, top) if top > 0 else None

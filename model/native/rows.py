@@ -26,12 +26,12 @@ _SIGNATURES: dict[str, tuple[type | None, tuple[type, ...]]] = {
 
 
 class Scan(NamedTuple):
-    """What one pass over logits [R, V] tells; all [R]."""
+    """What one pass over logits [R, V] tells; each of length R. Plain lists: for a few numbers tensors cost more than the pass."""
 
-    argmax: Tensor  # int32; the lowest index among equals, as torch has it
-    max: Tensor  # float32
-    state: Tensor  # uint8. FINITE; BANNED: finite but for some -inf; BROKEN: NaN or +inf, or nothing but -inf
-    logsumexp: Tensor | None  # float32; None where it wasn't asked for
+    argmax: list[int]  # the lowest index among equals, as torch has it
+    max: list[float]
+    state: list[int]  # FINITE; BANNED: finite but for some -inf; BROKEN: NaN or +inf, or nothing but -inf
+    logsumexp: list[float] | None  # None where it wasn't asked for
 
 
 class Draw(ctypes.Structure):
@@ -53,17 +53,10 @@ def scan(logits: Tensor, *, logsumexp: bool = False) -> Scan | None:
     if kernels is None:
         return None
     n = len(logits)
-    result = Scan(
-        torch.empty(n, dtype=torch.int32),
-        torch.empty(n),
-        torch.empty(n, dtype=torch.uint8),
-        torch.empty(n) if logsumexp else None,
-    )
-    kernels.hg_rows_scan(
-        *_shape(logits), result.argmax.data_ptr(), result.max.data_ptr(),
-        None if result.logsumexp is None else result.logsumexp.data_ptr(), result.state.data_ptr(),
-    )  # fmt: skip
-    return result
+    argmax, best, state = (_I32 * n)(), (_F32 * n)(), (ctypes.c_uint8 * n)()
+    norms = (_F32 * n)() if logsumexp else None
+    kernels.hg_rows_scan(*_shape(logits), argmax, best, norms, state)
+    return Scan(argmax[:], best[:], state[:], None if norms is None else norms[:])
 
 
 def draw(logits: Tensor, draws: Sequence[Draw]) -> list[int] | None:
@@ -72,9 +65,9 @@ def draw(logits: Tensor, draws: Sequence[Draw]) -> list[int] | None:
     kernels = _kernels_for(logits)
     if kernels is None:
         return None
-    tokens = torch.empty(len(logits), dtype=torch.int32)
-    kernels.hg_rows_draw(*_shape(logits), (Draw * len(draws))(*draws), tokens.data_ptr())
-    return tokens.tolist()
+    tokens = (_I32 * len(logits))()
+    kernels.hg_rows_draw(*_shape(logits), (Draw * len(draws))(*draws), tokens)
+    return tokens[:]
 
 
 def top(logits: Tensor, k: int) -> tuple[Tensor, Tensor] | None:

@@ -47,10 +47,10 @@ def test_scan_is_torchs(build: str, table: Tensor) -> None:
         use(build, patch)
         scan = rows.scan(table, logsumexp=True)
     assert scan is not None
-    assert scan.argmax.tolist() == table.argmax(-1).tolist()
-    assert scan.max.tolist() == table.amax(-1).tolist()
-    assert scan.state.tolist() == [rows.FINITE if row.isfinite().all() else rows.BANNED for row in table]
-    torch.testing.assert_close(scan.logsumexp, table.double().logsumexp(-1).float(), rtol=2e-7, atol=1e-6)
+    assert scan.argmax == table.argmax(-1).tolist()
+    assert scan.max == table.amax(-1).tolist()
+    assert scan.state == [rows.FINITE if row.isfinite().all() else rows.BANNED for row in table]
+    torch.testing.assert_close(torch.tensor(scan.logsumexp), table.double().logsumexp(-1).float(), rtol=2e-7, atol=1e-6)
 
 
 @every_build
@@ -63,10 +63,10 @@ def test_scan_tells_broken_rows(build: str, place: int, monkeypatch: pytest.Monk
     table[4, place] = 3e38  # large, but a number
     scan = rows.scan(table, logsumexp=True)
     assert scan is not None
-    assert scan.state.tolist() == [rows.BROKEN, rows.BROKEN, rows.BANNED, rows.BROKEN, rows.FINITE]
-    assert scan.argmax.tolist() == table.argmax(-1).tolist()
+    assert scan.state == [rows.BROKEN, rows.BROKEN, rows.BANNED, rows.BROKEN, rows.FINITE]
+    assert scan.argmax == table.argmax(-1).tolist()
     assert scan.logsumexp is not None
-    assert str(scan.logsumexp.tolist()) == str(table.logsumexp(-1).tolist()[:2] + scan.logsumexp[2:].tolist())
+    assert str(scan.logsumexp[:2]) == str(table.logsumexp(-1).tolist()[:2])
     assert scan.logsumexp[3] == -INF
 
 
@@ -77,7 +77,7 @@ def test_strides_and_what_cannot_be_served(build: str, monkeypatch: pytest.Monke
     part = wide[1:, :200]  # rows 300 apart
     scan = rows.scan(part)
     assert scan is not None
-    assert scan.argmax.tolist() == part.argmax(-1).tolist()
+    assert scan.argmax == part.argmax(-1).tolist()
     assert scan.logsumexp is None
     assert rows.scan(wide.T) is None
     assert rows.scan(wide.double()) is None
