@@ -58,17 +58,16 @@ struct Product {
             scale = reinterpret_cast<const float*>(packed);
             if (end - begin > kMaxInt4Rows) {
                 uint8_t* unpacked = scratch(steps * kStepBytes);
-                int4_unpack(packed, linear.n_in, steps, unpacked);
+                int4_unpack(packed, steps, unpacked);
                 kernel = Kernel::int8;
                 data = unpacked;
             }
         }
-        const bool gate = epilogue == Epilogue::swiglu;
-        Target target(y + begin * y_stride + p * (gate ? kGate : kPanel), y_stride, linear.n_out - p * kPanel,
+        Target target(y + begin * y_stride + p * kPanel, y_stride, linear.n_out - p * kPanel,
                       linear.bias ? linear.bias + p * kPanel : nullptr, scale, epilogue);
         const int64_t n_tiles = (end - begin + kTileRows - 1) / kTileRows;
         // One tile reads the weights once and fetches them well ahead; of several, the first ones fetch the next panel.
-        Tile tile{data, steps, linear.n_in, inputs + begin * stride, stride, {packed + kPrefetch, size / steps}};
+        Tile tile{data, steps, inputs + begin * stride, stride, {packed + kPrefetch, size / steps}};
         if (n_tiles > 1) tile.ahead = {packed + size, 64};
         for (int64_t t = 0; t < n_tiles; ++t) {
             const int64_t rows = (end - begin) * (t + 1) / n_tiles - (end - begin) * t / n_tiles;

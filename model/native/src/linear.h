@@ -27,7 +27,6 @@ struct Linear {
 };
 
 constexpr int64_t kPanel = 32;           // outputs per panel
-constexpr int64_t kGate = 16;            // see Epilogue::swiglu
 constexpr int64_t kMaxInputs = 1 << 16;  // more could overflow the integer sums
 
 inline int64_t linear_panels(int64_t n_out) { return (n_out + kPanel - 1) / kPanel; }
@@ -45,14 +44,7 @@ void linear_row(const Linear&, int64_t row, float* out);
 size_t input_bytes(Format, int64_t n_in);
 void input_prepare(Format, const float* x, int64_t n_in, uint8_t* out);
 
-// What happens to v = x W^T + bias. Where a LoRA pair is to be added before the activation, use store and do both after.
-enum class Epilogue : int32_t {
-    store = 0,   // y = v
-    add = 1,     // y += v
-    gelu = 2,    // y = GELU(v), tanh form
-    swiglu = 3,  // y[16 p + j] = SiLU(v[32 p + j]) * v[32 p + 16 + j]: the rows of W alternate, kGate rows of "gate" and
-                 // kGate rows of "up"; n_out must be a multiple of kPanel (fill up with rows of zeros), y has n_out / 2
-};
+enum class Epilogue : int32_t { store = 0 /* y = x W^T + bias */, add = 1 /* y += x W^T + bias */ };
 
 // A good y_stride for n columns: whole cache lines, an odd number of them, so that tiles neither share lines nor crowd the
 // same sets of the L1 cache. Any other stride works too, up to a quarter slower at hundreds of rows.

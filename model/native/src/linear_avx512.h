@@ -9,7 +9,7 @@
 namespace hg {
 
 constexpr int kTileRows = 12;
-constexpr int kMaxInt4Rows = 6;  // tiles of so many rows unpack int4 in registers
+constexpr int64_t kMaxInt4Rows = kTileRows;  // a single tile unpacks int4 in registers: cheaper than memory
 
 // The rows of a tile. Three rows share a pointer, so that twelve need four registers and not twelve.
 template <int R>
@@ -57,34 +57,40 @@ struct PlainPanel {
 
 // int4, unpacked on the fly to what an int8 panel would hold.
 struct Int4Panel {
-    const uint8_t *factors, *codes;
-    __m512i table, nibble, factor[2], shift[2];
-    Int4Panel(const uint8_t* panel, int64_t n_in) : factors(panel + kPanel * 4), codes(panel + int4_codes(n_in)) {
-        alignas(16) uint8_t unsigned_codes[16];
-        for (int i = 0; i < 16; ++i) unsigned_codes[i] = static_cast<uint8_t>(kCodebook[i] + kCodeOffset);
-        table = _mm512_broadcast_i32x4(_mm_load_si128(reinterpret_cast<const __m128i*>(unsigned_codes)));
-        nibble = _mm512_set1_epi8(15);
-    }
+    const uint8_t* groups;
+    const uint8_t* pairs = nullptr;  // the group's codes
+    __m512i factor[2], offset[2];
+
+    explicit Int4Panel(const uint8_t* panel) : groups(panel + int4_group(0)) {}
+
     HG_INLINE void group(int64_t g) {
-        const __m512i four = _mm512_set1_epi32(15);
+        const uint8_t* at = groups + g * kGroupBytes;
+        pairs = at + kGroupHead;
         for (int v = 0; v < 2; ++v) {
-            const __m128i packed = _mm_load_si128(reinterpret_cast<const __m128i*>(factors + (g / 2) * kPanel + v * 16));
-            __m512i f = _mm512_cvtepu8_epi32(packed);
-            f = _mm512_and_si512(_mm512_srli_epi32(f, (g & 1) * 4), four);
-            // The product below is of 16-bit halves; bytes never carry, as (code + offset) * factor < 256.
-            factor[v] = _mm512_or_si512(f, _mm512_slli_epi32(f, 16));
-            __m512i s = _mm512_sub_epi32(_mm512_set1_epi32(128), _mm512_mullo_epi32(f, _mm512_set1_epi32(kCodeOffset)));
-            s = _mm512_or_si512(s, _mm512_slli_epi32(s, 8));
-            shift[v] = _mm512_or_si512(s, _mm512_slli_epi32(s, 16));
+            const __m512i f = _mm512_cvtepu8_epi32(_mm_load_si128(reinterpret_cast<const __m128i*>(at + 16 * v)));
+            const __m512i o = _mm512_cvtepu8_epi32(_mm_load_si128(reinterpret_cast<const __m128i*>(at + kPanel + 16 * v)));
+            factor[v] = _mm512_or_si512(f, _mm512_slli_epi32(f, 16));  // for both halves of an output's 32 bits
+            const __m512i twice = _mm512_or_si512(o, _mm512_slli_epi32(o, 8));
+            offset[v] = _mm512_or_si512(twice, _mm512_slli_epi32(twice, 16));
         }
     }
-    HG_INLINE __m512i unpack(__m512i packed, int v, int64_t step) const {
-        const __m512i code = _mm512_and_si512(_mm512_srli_epi16(packed, static_cast<unsigned>(step & 1) * 4), nibble);
-        const __m512i product = _mm512_mullo_epi16(_mm512_shuffle_epi8(table, code), factor[v]);
-        return _mm512_add_epi8(product, shift[v]);
+
+    HG_INLINE __m512i unpack(__m512i codes, int v, int64_t step) const {
+        const __m512i low = _mm512_set1_epi16(0x00f0), high = _mm512_set1_epi16(static_cast<int16_t>(0xf000));
+        // A first input's code in the top 4 bits: the product's upper half is code * factor / 16. A second input's code at
+        // bit 4: the same falls into the upper byte of the lower half, where it belongs.
+        const bool odd = (step & 1) != 0;
+        const __m512i first = odd ? _mm512_and_si512(codes, high) : _mm512_slli_epi16(codes, 12);
+        const __m512i second = _mm512_and_si512(odd ? _mm512_srli_epi16(codes, 4) : codes, low);
+        const __m512i byte0 = _mm512_mulhi_epu16(first, factor[v]), byte1 = _mm512_mullo_epi16(second, factor[v]);
+        // byte0 | (byte1 & 0xff00)
+        const __m512i bytes = _mm512_ternarylogic_epi32(byte0, byte1, _mm512_set1_epi16(static_cast<int16_t>(0xff00)), 0xf8);
+        return _mm512_add_epi8(bytes, offset[v]);
     }
+
+    // Of the group entered last.
     HG_INLINE void load(int64_t step, __m512i& w0, __m512i& w1) const {
-        const uint8_t* at = codes + (step >> 1) * kStepBytes;
+        const uint8_t* at = pairs + (step % kGroupSteps >> 1) * kPairBytes;
         w0 = unpack(_mm512_load_si512(at), 0, step);
         w1 = unpack(_mm512_load_si512(at + 64), 1, step);
     }
@@ -152,19 +158,9 @@ HG_INLINE void tile_store(const Target& target, int r, __m512 v0, __m512 v1) {
     float* y = target.y + r * target.stride;
     v0 = _mm512_add_ps(v0, target.bias[0]);
     v1 = _mm512_add_ps(v1, target.bias[1]);
-    switch (target.epilogue) {
-        case Epilogue::store: break;
-        case Epilogue::add:
-            v0 = _mm512_add_ps(_mm512_maskz_loadu_ps(target.mask[0], y), v0);
-            v1 = _mm512_add_ps(_mm512_maskz_loadu_ps(target.mask[1], y + 16), v1);
-            break;
-        case Epilogue::gelu:
-            v0 = gelu_512(v0);
-            v1 = gelu_512(v1);
-            break;
-        case Epilogue::swiglu:
-            _mm512_storeu_ps(y, _mm512_mul_ps(silu_512(v0), v1));
-            return;
+    if (target.epilogue == Epilogue::add) {
+        v0 = _mm512_add_ps(_mm512_maskz_loadu_ps(target.mask[0], y), v0);
+        v1 = _mm512_add_ps(_mm512_maskz_loadu_ps(target.mask[1], y + 16), v1);
     }
     _mm512_mask_storeu_ps(y, target.mask[0], v0);
     _mm512_mask_storeu_ps(y + 16, target.mask[1], v1);
@@ -230,12 +226,12 @@ void tile_int8(const Tile& tile, const Target& target) {
 
 template <int R>
 void tile_int4(const Tile& tile, const Target& target) {
-    tile_integer<Int4Panel, R>(tile, target, Int4Panel(tile.panel, tile.n_in));
+    tile_integer<Int4Panel, R>(tile, target, Int4Panel(tile.panel));
 }
 
 // An int4 panel's steps as an int8 panel's.
-inline void int4_unpack(const uint8_t* packed, int64_t n_in, int64_t steps, uint8_t* out) {
-    Int4Panel panel(packed, n_in);
+inline void int4_unpack(const uint8_t* packed, int64_t steps, uint8_t* out) {
+    Int4Panel panel(packed);
     for (int64_t step = 0; step < steps; ++step) {
         if (step % kGroupSteps == 0) panel.group(step / kGroupSteps);
         __m512i w0, w1;
@@ -251,8 +247,7 @@ void run_tile(Kernel kernel, const Tile& tile, const Target& target) {
         case Kernel::f32: return tile_float<FloatOp, R>(tile, target);
         case Kernel::bf16: return tile_float<Bf16Op, R>(tile, target);
         case Kernel::int8: return tile_int8<R>(tile, target);
-        // More rows than this unpack the panel first: see linear_run.
-        case Kernel::int4: return tile_int4<(R < kMaxInt4Rows ? R : kMaxInt4Rows)>(tile, target);
+        case Kernel::int4: return tile_int4<R>(tile, target);
     }
 }
 

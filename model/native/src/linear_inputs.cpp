@@ -29,6 +29,8 @@ void prepare_bf16(const float* x, int64_t n_in, uint8_t* out) {
     if (n_in % 2) values[n_in] = 0;
 }
 
+constexpr float kMinSpread = 1e-16f;
+
 // 16 running values, then one: the same order for every row of a length.
 constexpr int kLanes = 16;
 
@@ -154,8 +156,9 @@ void prepare_int8(const float* x, int64_t n_in, uint8_t* out) {
         header->scale = NAN;
         return;
     }
-    const float far = static_cast<float>(kHighSpread) * spread.root_mean_square;
-    const float limit = far > 0.0f && far < spread.largest ? far : spread.largest;
+    // Where squares leave the range of normal floats their mean says nothing, and row_max_high would not hold.
+    const float far = spread.largest > kMinSpread ? static_cast<float>(kHighSpread) * spread.root_mean_square : INFINITY;
+    const float limit = far < spread.largest ? far : spread.largest;
     header->scale = limit / 127.0f;
     header->scale_high = spread.largest / 127.0f;
     // A row so small that its scale has no inverse counts as zero.

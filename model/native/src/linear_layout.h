@@ -7,10 +7,10 @@
 //   f32    panel: steps
 //   bf16   panel: steps
 //   int8   panel: steps of unsigned bytes w + 128, then kPanel float32 scales
-//   int4   panel: kPanel float32 scales; per group of 32 inputs kPanel factors of 4 bits (two groups share bytes: the even
-//          one has the low bits); per pair of steps 128 bytes of codes, the even step in the low 4 bits.
-//          A weight is scale * factor * kCodebook[code], and factor * kCodebook[code] fits 8 bits: an int4 panel unpacks
-//          exactly into an int8 panel's steps.
+//   int4   panel: kPanel float32 scales; then group by group of 32 inputs a factor and an offset per output, both unsigned
+//          bytes, and per pair of steps 128 bytes of codes. A weight's byte, as int8 stores it, is
+//          floor(code * factor / 16) + offset: so an int4 panel unpacks exactly into an int8 panel's steps, and both
+//          take the same way from there.
 #pragma once
 
 #include "linear.h"
@@ -19,12 +19,16 @@
 namespace hg {
 
 constexpr int64_t kStepBytes = 128;           // of an unpacked panel
-constexpr int64_t kGroup = 32;                // int4: inputs per factor
+constexpr int64_t kGroup = 32;                // int4: inputs per factor and offset
 constexpr int64_t kGroupSteps = kGroup / 4;
-constexpr int kMaxFactor = 15;
-// Denser near zero, like the weights themselves.
-constexpr int8_t kCodebook[16] = {-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7};
-constexpr int kCodeOffset = 8;                // makes codes unsigned
+constexpr int64_t kPairBytes = 128;           // int4: the codes of two steps
+constexpr int64_t kGroupHead = 2 * kPanel;    // int4: the factors, then the offsets
+constexpr int64_t kGroupBytes = kGroupHead + kGroupSteps / 2 * kPairBytes;
+constexpr int64_t kScaleBytes = kPanel * 4;
+
+// A pair's codes lie in 16 bits each, for inputs 0 and 1, and 2 and 3, of an output's step. From the lowest 4 bits: the even
+// step's first input and its second, the odd step's second and its first: where they are cheapest to take apart.
+constexpr int kCodeShift[2][2] = {{0, 4}, {12, 8}};  // [odd step][second input]
 
 constexpr int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
@@ -37,16 +41,15 @@ inline int64_t linear_steps(Format format, int64_t n_in) {
     }
 }
 
-// int4: where a panel's codes begin.
-inline int64_t int4_codes(int64_t n_in) {
-    return kPanel * 4 + round_up((n_in + 2 * kGroup - 1) / (2 * kGroup) * kPanel, 64);
-}
+// int4: where a group begins in its panel.
+constexpr int64_t int4_group(int64_t group) { return kScaleBytes + group * kGroupBytes; }
 
 inline int64_t panel_bytes(Format format, int64_t n_in) {
     const int64_t steps = linear_steps(format, n_in);
     switch (format) {
-        case Format::int8: return steps * kStepBytes + kPanel * 4;
-        case Format::int4: return int4_codes(n_in) + steps * kStepBytes / 2;
+        case Format::int8: return steps * kStepBytes + kScaleBytes;
+        case Format::int4:
+            return kScaleBytes + (n_in + kGroup - 1) / kGroup * kGroupHead + steps / 2 * kPairBytes;
         default: return steps * kStepBytes;
     }
 }
@@ -68,8 +71,9 @@ struct High {  // the high parts of the 4 inputs of one step
 };
 
 inline int64_t row_data_bytes(int64_t n_in) { return round_up(n_in, 8); }
-// Inputs beyond kHighSpread root mean squares: fewer than n_in / kHighSpread^2, whatever the row.
+// Inputs beyond kHighSpread root mean squares: fewer than n_in / kHighSpread^2, whatever the row. The mean square is rounded;
+// what that can add is far less than the rest of the sum below.
 constexpr int64_t kHighSpread = 4;
-inline int64_t row_max_high(int64_t n_in) { return n_in / (kHighSpread * kHighSpread) + 1; }
+inline int64_t row_max_high(int64_t n_in) { return n_in / (kHighSpread * kHighSpread) + n_in / 256 + 1; }
 
 }  // namespace hg

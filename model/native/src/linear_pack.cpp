@@ -9,7 +9,7 @@ namespace hg {
 namespace {
 
 // A panel's weights with the outputs side by side, [inputs, filled up with zeros][kPanel], and the largest magnitude of
-// each output. One per thread at a time.
+// each output (NaN where a weight isn't finite).
 struct Turned {
     std::vector<float> values;
     float largest[kPanel] = {};
@@ -21,14 +21,18 @@ struct Turned {
             const float* row = weight + (p * kPanel + j) * linear.n_in;
             for (int64_t i = 0; i < linear.n_in; ++i) {
                 values[static_cast<size_t>(i * kPanel + j)] = row[i];
-                largest[j] = std::max(largest[j], std::fabs(row[i]));
+                // Not std::max: a NaN or an infinity makes the whole output NaN, and is not lost.
+                const float magnitude = std::fabs(row[i]);
+                if (!(magnitude <= largest[j])) largest[j] = magnitude < INFINITY ? magnitude : NAN;
             }
         }
     }
     const float* input(int64_t i) const { return values.data() + i * kPanel; }
 };
 
-float inverse(float x) { return x > 1e-35f ? 1.0f / x : 0.0f; }
+HG_INLINE float inverse(float x) { return x > 1e-35f ? 1.0f / x : 0.0f; }  // of NaN 0 too
+
+HG_INLINE float nearest(float x) { return (x + 12582912.0f) - 12582912.0f; }  // ties to even; |x| < 2^22
 
 void pack_f32(const Linear& linear, const float* weight, int64_t p, uint8_t* panel) {
     const Turned turned(linear, weight, p, linear.n_in);
@@ -58,120 +62,131 @@ void pack_int8(const Linear& linear, const float* weight, int64_t p, uint8_t* pa
     for (int64_t s = 0; s < steps; ++s) {
         for (int64_t j = 0; j < kPanel; ++j) {
             for (int64_t i = 0; i < 4; ++i) {
-                // 1.5 * 2^23 rounds to the nearest integer, ties to even.
-                const float q = (turned.input(4 * s + i)[j] * inverses[j] + 12582912.0f) - 12582912.0f;
-                *panel++ = static_cast<uint8_t>(static_cast<int32_t>(q) + 128);
+                const float q = inverses[j] > 0.0f ? turned.input(4 * s + i)[j] * inverses[j] : 0.0f;
+                *panel++ = static_cast<uint8_t>(static_cast<int32_t>(nearest(q)) + 128);
             }
         }
     }
 }
 
-// ---- int4: a scale per output, a factor per group and output, chosen to make the squared error small. ----
+// ---- int4: the output's weights on int8's grid (in units of scale), each group's on 16 of its values. ----
 
 using Lanes = float[kPanel];
 
-// kCodebook's value nearest to t, by counting the midpoints below it: no branches, so lanes become vectors.
-HG_INLINE float codebook_value(float t) {
-    float value = kCodebook[0];
-    for (int c = 0; c < 15; ++c) {
-        const float middle = 0.5f * static_cast<float>(kCodebook[c] + kCodebook[c + 1]);
-        value += t > middle ? static_cast<float>(kCodebook[c + 1] - kCodebook[c]) : 0.0f;
+// floor(code * factor / 16) lies this much below the quotient on average.
+constexpr float kFloorBias = 15.0f / 32.0f;
+
+// The factor and the offset of each output for a group that reaches from `low` to `high`. In floats, whole numbers.
+void choose_grid(const Lanes& low, const Lanes& high, Lanes& factor, Lanes& offset) {
+    for (int64_t j = 0; j < kPanel; ++j) {
+        const float begin = std::min(std::max(nearest(low[j] + kFloorBias), -127.0f), 127.0f);
+        // The largest code's value must not pass 127.
+        const float most = static_cast<float>(static_cast<int32_t>((2047.0f - 16.0f * begin) * (1.0f / 15.0f)));
+        const float step = nearest((high[j] - low[j]) * (16.0f / 15.0f));
+        factor[j] = std::min(std::max(step, 0.0f), std::min(most, 255.0f));
+        offset[j] = begin;
     }
-    return value;
 }
 
-HG_INLINE int codebook_code(float t) {
-    int code = 0;
-    for (int c = 0; c < 15; ++c) code += t > 0.5f * static_cast<float>(kCodebook[c] + kCodebook[c + 1]);
-    return code;
+HG_INLINE float code_of(float weight, float inverse_factor, float offset) {
+    const float code = nearest((weight - offset + kFloorBias) * 16.0f * inverse_factor);
+    return std::min(std::max(code, 0.0f), 15.0f);
 }
 
-constexpr float kCodeMax = 8.0f;  // largest magnitude in kCodebook
+HG_INLINE float value_of(float code, float factor, float offset) {
+    return static_cast<float>(static_cast<int32_t>(code * factor * 0.0625f)) + offset;
+}
 
-// Squared error of a group with the unit (scale * factor) of each lane.
-void group_error(const float* group, const Lanes& unit, Lanes& error) {
+// Squared error of a group [kGroup][kPanel] on each output's grid.
+void grid_error(const float* group, const Lanes& factor, const Lanes& offset, Lanes& error) {
     Lanes inverses;
     for (int64_t j = 0; j < kPanel; ++j) {
-        inverses[j] = inverse(unit[j]);
+        inverses[j] = inverse(factor[j]);
         error[j] = 0.0f;
     }
     for (int64_t i = 0; i < kGroup; ++i) {
         for (int64_t j = 0; j < kPanel; ++j) {
             const float w = group[i * kPanel + j];
-            const float rest = codebook_value(w * inverses[j]) * unit[j] - w;
+            const float rest = value_of(code_of(w, inverses[j], offset[j]), factor[j], offset[j]) - w;
             error[j] += rest * rest;
         }
     }
 }
 
-// The best factor of each lane near the one that just covers the group's largest weight.
-void group_factors(const float* group, const Lanes& largest, const Lanes& scale, Lanes& factor, Lanes& error) {
-    for (int64_t j = 0; j < kPanel; ++j) error[j] = INFINITY;
-    for (int trial = 0; trial < 5; ++trial) {
-        Lanes candidate, unit, here;
+// The best grid of each output: the group's whole range, and ranges cut a little at either end, which serve the many
+// weights in the middle at the cost of the few outside.
+void best_grid(const float* group, Lanes& factor, Lanes& offset) {
+    constexpr int kCuts = 4;
+    constexpr float kCut = 0.025f;  // of the range
+    Lanes low, high, least;
+    std::fill(low, low + kPanel, INFINITY);
+    std::fill(high, high + kPanel, -INFINITY);
+    std::fill(least, least + kPanel, INFINITY);
+    for (int64_t i = 0; i < kGroup; ++i) {
         for (int64_t j = 0; j < kPanel; ++j) {
-            const float cover = largest[j] * inverse(scale[j] * kCodeMax);
-            const float f = std::floor(cover * 0.7f) + static_cast<float>(trial);
-            candidate[j] = std::min(std::max(f, 1.0f), static_cast<float>(kMaxFactor));
-            unit[j] = candidate[j] * scale[j];
+            low[j] = std::min(low[j], group[i * kPanel + j]);
+            high[j] = std::max(high[j], group[i * kPanel + j]);
         }
-        group_error(group, unit, here);
+    }
+    for (int cut = 0; cut < kCuts * kCuts; ++cut) {
+        Lanes begin, end, here_factor, here_offset, error;
         for (int64_t j = 0; j < kPanel; ++j) {
-            const bool better = here[j] < error[j];
-            factor[j] = better ? candidate[j] : factor[j];
-            error[j] = better ? here[j] : error[j];
+            const float range = (high[j] - low[j]) * kCut;
+            begin[j] = low[j] + range * static_cast<float>(cut / kCuts);
+            end[j] = high[j] - range * static_cast<float>(cut % kCuts);
+        }
+        choose_grid(begin, end, here_factor, here_offset);
+        grid_error(group, here_factor, here_offset, error);
+        for (int64_t j = 0; j < kPanel; ++j) {
+            const bool better = error[j] < least[j];
+            least[j] = better ? error[j] : least[j];
+            factor[j] = better ? here_factor[j] : factor[j];
+            offset[j] = better ? here_offset[j] : offset[j];
+        }
+    }
+}
+
+// `head`: a group's factors and offsets, its codes behind them; `steps` of it exist.
+void write_group(const float* group, const Lanes& factor, const Lanes& offset, int64_t steps, uint8_t* head) {
+    for (int64_t j = 0; j < kPanel; ++j) {
+        head[j] = static_cast<uint8_t>(factor[j]);
+        head[kPanel + j] = static_cast<uint8_t>(static_cast<int32_t>(offset[j]) + 128);
+    }
+    uint8_t* codes = head + kGroupHead;
+    std::memset(codes, 0, static_cast<size_t>(steps / 2 * kPairBytes));
+    for (int64_t s = 0; s < steps; ++s) {
+        for (int64_t j = 0; j < kPanel; ++j) {
+            for (int64_t i = 0; i < 4; ++i) {
+                const float w = group[(4 * s + i) * kPanel + j];
+                const int code = static_cast<int>(code_of(w, inverse(factor[j]), offset[j]));
+                const int shift = kCodeShift[s % 2][i % 2];
+                codes[s / 2 * kPairBytes + j * 4 + i / 2 * 2 + shift / 8] |= static_cast<uint8_t>(code << shift % 8);
+            }
         }
     }
 }
 
 void pack_int4(const Linear& linear, const float* weight, int64_t p, uint8_t* panel) {
     const int64_t steps = linear_steps(Format::int4, linear.n_in), n_groups = (linear.n_in + kGroup - 1) / kGroup;
-    const Turned turned(linear, weight, p, n_groups * kGroup);
-    std::vector<float> largest(static_cast<size_t>(n_groups * kPanel)), factors(largest.size()), trial(largest.size());
-    for (int64_t i = 0; i < n_groups * kGroup; ++i) {
-        for (int64_t j = 0; j < kPanel; ++j) {
-            float& value = largest[static_cast<size_t>(i / kGroup * kPanel + j)];
-            value = std::max(value, std::fabs(turned.input(i)[j]));
-        }
+    Turned turned(linear, weight, p, n_groups * kGroup);
+    Lanes scale, inverses;
+    for (int64_t j = 0; j < kPanel; ++j) {
+        scale[j] = turned.largest[j] / 127.0f;
+        inverses[j] = 127.0f * inverse(turned.largest[j]);
     }
-    const auto lanes = [](std::vector<float>& all, int64_t g) -> Lanes& {
-        return *reinterpret_cast<Lanes*>(all.data() + g * kPanel);
-    };
-    Lanes scale = {}, least;
-    std::fill(least, least + kPanel, INFINITY);
-    for (int step = 0; step < 8; ++step) {
-        Lanes candidate, sum = {}, error;
-        for (int64_t j = 0; j < kPanel; ++j) {
-            candidate[j] = turned.largest[j] / (kCodeMax * kMaxFactor) * (0.65f + 0.07f * static_cast<float>(step));
-        }
-        for (int64_t g = 0; g < n_groups; ++g) {
-            group_factors(turned.input(g * kGroup), lanes(largest, g), candidate, lanes(trial, g), error);
-            for (int64_t j = 0; j < kPanel; ++j) sum[j] += error[j];
-        }
-        for (int64_t j = 0; j < kPanel; ++j) {
-            if (!(sum[j] < least[j])) continue;
-            least[j] = sum[j];
-            scale[j] = candidate[j];
-            for (int64_t g = 0; g < n_groups; ++g) lanes(factors, g)[j] = lanes(trial, g)[j];
-        }
-    }
-    std::memset(panel, 0, static_cast<size_t>(panel_bytes(Format::int4, linear.n_in)));
     std::memcpy(panel, scale, sizeof(scale));
-    uint8_t *packed_factors = panel + sizeof(scale), *codes = panel + int4_codes(linear.n_in);
-    for (int64_t g = 0; g < n_groups; ++g) {
-        for (int64_t j = 0; j < kPanel; ++j) {
-            const int factor = static_cast<int>(lanes(factors, g)[j]);
-            packed_factors[g / 2 * kPanel + j] |= static_cast<uint8_t>(factor << (g % 2 * 4));
-        }
+    for (int64_t i = 0; i < linear.n_in; ++i) {
+        float* w = turned.values.data() + i * kPanel;
+        for (int64_t j = 0; j < kPanel; ++j) w[j] = inverses[j] > 0.0f ? w[j] * inverses[j] : 0.0f;
     }
-    for (int64_t s = 0; s < steps; ++s) {
-        for (int64_t j = 0; j < kPanel; ++j) {
-            const float unit = inverse(scale[j] * lanes(factors, s / kGroupSteps)[j]);
-            for (int64_t i = 0; i < 4; ++i) {
-                const int code = codebook_code(turned.input(4 * s + i)[j] * unit);
-                codes[s / 2 * kStepBytes + j * 4 + i] |= static_cast<uint8_t>(code << (s % 2 * 4));
-            }
-        }
+    for (int64_t i = linear.n_in; i < n_groups * kGroup; ++i) {  // beyond the last input: nothing that widens its group
+        std::memcpy(turned.values.data() + i * kPanel, turned.input(linear.n_in - 1), sizeof(Lanes));
+    }
+    for (int64_t g = 0; g < n_groups; ++g) {
+        Lanes factor = {}, offset = {};
+        best_grid(turned.input(g * kGroup), factor, offset);
+        write_group(turned.input(g * kGroup), factor, offset, std::min(kGroupSteps, steps - g * kGroupSteps),
+                    panel + int4_group(g));
     }
 }
 
@@ -205,12 +220,13 @@ void linear_row(const Linear& linear, int64_t row, float* out) {
         }
     } else {
         const float scale = reinterpret_cast<const float*>(panel)[lane];
-        const uint8_t *factors = panel + kPanel * 4, *codes = panel + int4_codes(linear.n_in);
         for (int64_t i = 0; i < linear.n_in; ++i) {
-            const int64_t step = i / 4, group = i / kGroup;
-            const int factor = factors[group / 2 * kPanel + lane] >> (group % 2 * 4) & 15;
-            const int code = codes[step / 2 * kStepBytes + lane * 4 + i % 4] >> (step % 2 * 4) & 15;
-            out[i] = scale * static_cast<float>(kCodebook[code] * factor);
+            const int64_t step = i / 4;
+            const uint8_t* head = panel + int4_group(i / kGroup) + lane;
+            const uint8_t* pair = panel + int4_group(i / kGroup) + kGroupHead + step % kGroupSteps / 2 * kPairBytes;
+            const int shift = kCodeShift[step % 2][i % 2];
+            const int code = pair[lane * 4 + i % 4 / 2 * 2 + shift / 8] >> shift % 8 & 15;
+            out[i] = scale * static_cast<float>((code * head[0] >> 4) + head[kPanel] - 128);
         }
     }
 }

@@ -9,7 +9,7 @@
 namespace hg {
 
 constexpr int kTileRows = 3;
-constexpr int kMaxInt4Rows = 0;  // int4 panels are always unpacked first
+constexpr int64_t kMaxInt4Rows = 0;  // int4 panels are always unpacked first
 constexpr int kVectors = 4;      // kPanel / 8
 
 using Float8 = float __attribute__((vector_size(32)));
@@ -140,17 +140,8 @@ struct Target {
 inline void tile_store(const Target& target, int r, float (&v)[kPanel]) {
     float* y = target.y + r * target.stride;
     for (int64_t j = 0; j < kPanel; ++j) v[j] += target.bias[j];
-    switch (target.epilogue) {
-        case Epilogue::store: break;
-        case Epilogue::add:
-            for (int64_t j = 0; j < target.n; ++j) v[j] = y[j] + v[j];
-            break;
-        case Epilogue::gelu:
-            for (int64_t j = 0; j < kPanel; ++j) v[j] = gelu_f32(v[j]);
-            break;
-        case Epilogue::swiglu:
-            for (int64_t j = 0; j < kGate; ++j) y[j] = silu_f32(v[j]) * v[kGate + j];
-            return;
+    if (target.epilogue == Epilogue::add) {
+        for (int64_t j = 0; j < target.n; ++j) v[j] = y[j] + v[j];
     }
     std::memcpy(y, v, static_cast<size_t>(target.n) * sizeof(float));
 }
@@ -197,15 +188,17 @@ void tile_integer(const Tile& tile, const Target& target) {
 }
 
 // An int4 panel's steps as an int8 panel's.
-inline void int4_unpack(const uint8_t* packed, int64_t n_in, int64_t steps, uint8_t* out) {
-    const uint8_t *factors = packed + kPanel * 4, *codes = packed + int4_codes(n_in);
+inline void int4_unpack(const uint8_t* packed, int64_t steps, uint8_t* out) {
     for (int64_t step = 0; step < steps; ++step) {
-        const int64_t group = step / kGroupSteps;
-        const uint8_t* at = codes + step / 2 * kStepBytes;
-        for (int64_t j = 0; j < kPanel * 4; ++j) {
-            const int factor = factors[group / 2 * kPanel + j / 4] >> (group % 2 * 4) & 15;
-            const int code = at[j] >> (step % 2 * 4) & 15;
-            out[step * kStepBytes + j] = static_cast<uint8_t>(kCodebook[code] * factor + 128);
+        const uint8_t *factors = packed + int4_group(step / kGroupSteps), *offsets = factors + kPanel;
+        const uint8_t* pair = factors + kGroupHead + step % kGroupSteps / 2 * kPairBytes;
+        const int first = kCodeShift[step % 2][0], second = kCodeShift[step % 2][1];
+        for (int64_t half = 0; half < 2 * kPanel; ++half) {  // two inputs of one output
+            uint16_t codes;
+            std::memcpy(&codes, pair + 2 * half, 2);
+            const int factor = factors[half / 2], offset = offsets[half / 2];
+            out[step * kStepBytes + 2 * half] = static_cast<uint8_t>(((codes >> first & 15) * factor >> 4) + offset);
+            out[step * kStepBytes + 2 * half + 1] = static_cast<uint8_t>(((codes >> second & 15) * factor >> 4) + offset);
         }
     }
 }

@@ -16,7 +16,7 @@ struct Ahead {
 // The rows at `inputs`, `stride` bytes apart, times one panel.
 struct Tile {
     const uint8_t* panel;  // its steps; of int4: the packed panel
-    int64_t steps, n_in;
+    int64_t steps;
     const uint8_t* inputs;
     int64_t stride;
     Ahead ahead;
