@@ -75,9 +75,9 @@ class _Walk:
         return n <= len(ask.drafts) and ask.drafts[n - 1] == token
 
 
-@torch.inference_mode()
 def pick(logits: Tensor, asks: Sequence[Ask]) -> list[Picked | Exception]:
-    """The next tokens of each ask: logits [sum(1 + len(ask.drafts)), V] float32, not changed; in the asks' order.
+    """The next tokens of each ask: logits [sum(1 + len(ask.drafts)), V] float32, not changed and without gradients; in the
+    asks' order.
 
     Token by token what `model.sampling.sample` gives, with the row's output and the constraint advanced in between: drafts
     change how many come at once, never which. Ends after a token of row.end_ids, and when the constraint is finished.
