@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from model.errors import SamplingError
 
 _MASK64 = (1 << 64) - 1
+INT32_MAX = 2**31 - 1  # the largest top_k and min_tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,15 +38,21 @@ class SamplingParams:
     def __post_init__(self) -> None:
         _check("temperature", self.temperature, 0.0 <= self.temperature <= 2.0, "from 0 to 2")
         _check("top_p", self.top_p, 0.0 < self.top_p <= 1.0, "over 0 and at most 1")
-        _check("top_k", self.top_k, self.top_k >= 0, "0 (off) or more")
+        for name in ("top_k", "min_tokens"):
+            value = getattr(self, name)
+            _check(name, value, _is_whole(value) and 0 <= value <= INT32_MAX, f"a whole number from 0 to {INT32_MAX}")
         _check("min_p", self.min_p, 0.0 <= self.min_p <= 1.0, "from 0 to 1")
         for name in ("presence_penalty", "frequency_penalty"):
             _check(name, getattr(self, name), -2.0 <= getattr(self, name) <= 2.0, "from -2 to 2")
         _check("repetition_penalty", self.repetition_penalty, 0.0 < self.repetition_penalty < float("inf"), "over 0")
-        _check("min_tokens", self.min_tokens, self.min_tokens >= 0, "0 or more")
-        _check("seed", self.seed, self.seed is None or -(2**63) <= self.seed < 2**63, "a 64-bit integer")
+        if self.seed is not None:
+            whole = _is_whole(self.seed) and -(2**63) <= self.seed < 2**63
+            _check("seed", self.seed, whole, "a 64-bit integer")
+        for token in self.stop_token_ids:
+            _check("stop_token_ids", token, _is_whole(token), "whole numbers")
         for token, bias in self.logit_bias.items():
-            _check("logit_bias", bias, token >= 0 and -100.0 <= bias <= 100.0, "token ids with values from -100 to 100")
+            ok = _is_whole(token) and token >= 0 and -100.0 <= bias <= 100.0
+            _check("logit_bias", bias, ok, "token ids with values from -100 to 100")
 
     @property
     def greedy(self) -> bool:
@@ -72,6 +79,10 @@ def uniform(seed: int, step: int) -> float:
     So a request's random stream is its own: what else runs, where it runs, and how it was resumed change nothing.
     """
     return (mix64(mix64(seed & _MASK64) ^ (step & _MASK64)) >> 11) * 2.0**-53
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _check(param: str, value: object, ok: bool, expected: str) -> None:

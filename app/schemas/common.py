@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from model.sampling_params import SamplingParams
+from model.sampling_params import INT32_MAX, SamplingParams
 
 MAX_STOPS = 4
 _INT64 = 2**63
@@ -45,7 +45,7 @@ class SamplingFields(RequestBody):
     top_p: float = Field(
         1.0, gt=0, le=1, description="Draw from the fewest tokens that hold this share of probability."
     )
-    top_k: int = Field(0, ge=0, description="Draw from this many likeliest tokens; 0 is off.")
+    top_k: int = Field(0, ge=0, le=INT32_MAX, description="Draw from this many likeliest tokens; 0 is off.")
     min_p: float = Field(
         0.0, ge=0, le=1, description="Leave out tokens less likely than this share of the likeliest one."
     )
@@ -71,7 +71,7 @@ class SamplingFields(RequestBody):
         [], max_length=128, description="Token ids that end the answer, like end of text."
     )
     ignore_eos: bool = Field(False, description="Go on after the end-of-text token.")
-    min_tokens: int = Field(0, ge=0, description="No end-of-text token or stop before this many tokens.")
+    min_tokens: int = Field(0, ge=0, le=INT32_MAX, description="No end-of-text token or stop before this many tokens.")
     logit_bias: dict[str, float] = Field(
         {}, description="Token id -> -100..100, added to its logit: -100 bans the token, 100 all but forces it."
     )

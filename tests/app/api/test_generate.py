@@ -174,3 +174,12 @@ def test_streams_share_the_slots_fairly(server, client):
     alone = [one(seed) for seed in range(8)]
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         assert list(pool.map(one, range(8))) == alone
+
+
+@pytest.mark.parametrize("name", ["top_k", "min_tokens"])
+def test_a_number_too_large_is_refused_by_name_and_keeps_no_place(client, name):
+    for _ in range(3):
+        response = client.post("/generate", json={"prompt": "Hi", "max_tokens": 3, name: 10**30})
+        assert response.status_code == 400
+        assert response.json()["error"]["param"] == name
+    assert client.get("/ready").status_code == 200
