@@ -1,5 +1,6 @@
 """The adapters that requests can name: read on a thread, put into the back end between steps, gone when nobody uses them."""
 
+import logging
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -14,19 +15,22 @@ from model.errors import HomegrownError
 
 Reply = AdapterLoaded | AdapterUnloaded | AdapterFailed
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(eq=False, slots=True)
 class Adapter:
     """`number`: the back end's, 0 while it is being read. `users`: requests in the queue or running."""
 
     name: str
+    path: str
     reading: Future[AdapterWeights]
     number: int = 0
     labels: list[str] = field(default_factory=list)
     head: Tensor | None = None  # [n_labels, D] float32 of one that classifies
     users: int = 0
     closing: bool = False
-    error: str | None = None  # why it could not be loaded
+    error: str | None = None  # why it could not be loaded, for those who asked for it: without the server's paths
 
 
 class Adapters:
@@ -59,7 +63,7 @@ class Adapters:
         """Begin to read an adapter; `poll` tells how it went. Requests may name it from now on, and wait for it."""
         if name in self._named:
             return AdapterFailed(name, f"adapter: {name!r} is loaded already; unload it first, or choose another name")
-        adapter = Adapter(name, self._reader.submit(read_adapter, self._backend.config, Path(path)))
+        adapter = Adapter(name, path, self._reader.submit(read_adapter, self._backend.config, Path(path)))
         self._named[name] = adapter
         self._reading.append(adapter)
         adapter.reading.add_done_callback(lambda _: self._wake())
@@ -86,7 +90,9 @@ class Adapters:
                 adapter.number = self._backend.add_adapter(weights.pairs)
             except Exception as error:  # an unexpected one must not end the engine either
                 known = isinstance(error, HomegrownError)
-                adapter.error = str(error) if known else f"{adapter.name}: {type(error).__name__}: {error}"
+                logger.error("adapter %s: %s", adapter.name, error, exc_info=None if known else error)
+                why = _without_path(error, adapter.path) if known else "it can't be loaded; the server's log says why"
+                adapter.error = f"adapter {adapter.name}: {why}"
                 del self._named[adapter.name]
                 replies.append(AdapterFailed(adapter.name, adapter.error))
                 continue
@@ -96,12 +102,17 @@ class Adapters:
         return replies
 
     def load_now(self, name: str, path: str) -> None:
-        """Load, and wait for it. HomegrownError when it can't be."""
+        """Load, and wait for it. HomegrownError when it can't be; for who runs the server, so it names the file's path."""
         failed = self.load(name, path)
-        self._reading[-1].reading.exception()  # waits
-        for reply in [failed, *self.poll()]:
-            if isinstance(reply, AdapterFailed):
-                raise AdapterError(reply.message)
+        if failed is not None:
+            raise AdapterError(failed.message)
+        adapter = self._named[name]
+        error = adapter.reading.exception()  # waits
+        if isinstance(error, HomegrownError):
+            raise AdapterError(f"adapter {name}: {error}")
+        self.poll()
+        if adapter.error is not None:
+            raise AdapterError(adapter.error)
 
     def find(self, name: str) -> Adapter:
         """The adapter of that name, which may still be being read. AdapterError when there is none."""
@@ -138,3 +149,9 @@ class Adapters:
         self._forget(adapter.number)
         self._backend.remove_adapter(adapter.number)
         return AdapterUnloaded(adapter.name)
+
+
+def _without_path(error: Exception, path: str) -> str:
+    """An error about the files in directory `path`, naming the files alone."""
+    directory = str(Path(path))
+    return str(error).replace(f"{directory}/", "").replace(directory, "its directory")

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from app.engine.checks import check_fits, check_ids, check_logprobs
+from app.engine.checks import check_fits, check_ids, check_logprobs, check_stops, token_ids, whole
 from app.engine.messages import (
     AdapterFailed,
     AdapterLoaded,
@@ -148,6 +148,11 @@ class EngineClient:
         grammar that can't be used is found out later: the stream then raises GrammarError.
         """
         self.check_available()
+        prompt = token_ids(prompt)
+        max_tokens, score_from = whole(max_tokens, "max_tokens"), whole(score_from, "score_from")
+        logprobs = None if logprobs is None else whole(logprobs, "logprobs")
+        prompt_logprobs = None if prompt_logprobs is None else whole(prompt_logprobs, "prompt_logprobs")
+        check_stops(stop)
         check_fits(len(prompt), max_tokens, self.info.context)
         check_ids(prompt, params, self.info.vocab_size)
         check_logprobs(len(prompt), logprobs, prompt_logprobs, score_from, self.info.vocab_size)
@@ -158,8 +163,8 @@ class EngineClient:
         submit = self._submit(request_id, prompt, "generate", adapter, params, max_tokens)
         submit.logprobs, submit.prompt_logprobs, submit.score_from = logprobs, prompt_logprobs, score_from
         submit.grammar, submit.speculate = grammar, speculate
-        self._streams[request_id] = stream
         self._supervisor.send(submit)
+        self._streams[request_id] = stream  # after it is sent: what can't be sent must not keep a place
         return stream
 
     async def embed(self, prompt: Sequence[int], *, adapter: str | None = None) -> list[float]:
@@ -182,7 +187,7 @@ class EngineClient:
 
     async def load_adapter(self, name: str, path: str) -> Sequence[str]:
         """Load the adapter in directory `path` (PEFT's layout) and call it `name`; its labels, none unless it classifies. It is
-        loaded again whenever the engine starts again. Raises AdapterError, EngineUnavailable."""
+        loaded again whenever the engine starts again. Raises AdapterError, InvalidRequest, EngineUnavailable."""
         self._supervisor.check_ready()
         return await self._adapters.load(name, path)
 
@@ -195,19 +200,20 @@ class EngineClient:
     async def _result(self, prompt: Sequence[int], task: Task, adapter: str | None) -> Update:
         """The last update of a request that ends with its prompt."""
         self.check_available()
+        prompt = token_ids(prompt)
         check_fits(len(prompt), 0, self.info.context)
         check_ids(prompt, _GREEDY, self.info.vocab_size)
         self._check_model(adapter, task)
         request_id = next(self._ids)
         pending = PendingResult(lambda abandoned: self._release(request_id, abandoned))
-        self._streams[request_id] = pending
         self._supervisor.send(self._submit(request_id, prompt, task, adapter, _GREEDY, 0))
+        self._streams[request_id] = pending
         return await pending.wait()
 
     def _submit(
         self,
         request_id: int,
-        prompt: Sequence[int],
+        prompt: list[int],
         task: Task,
         adapter: str | None,
         params: SamplingParams,
@@ -217,7 +223,7 @@ class EngineClient:
         wait, life = self.limits.max_queue_wait, self.limits.request_timeout
         return Submit(
             request_id,
-            list(prompt),
+            prompt,
             max_tokens,
             params,
             seed,
@@ -225,6 +231,7 @@ class EngineClient:
             run_limit=life,
             task=task,
             adapter=adapter,
+            sent=time.monotonic(),
         )
 
     def _check_model(self, adapter: str | None, task: Task) -> None:

@@ -32,12 +32,14 @@ class Intake:
         self.pending: list[Request] = []
 
     def make(self, submit: Submit, now: float) -> Request:
-        """The request; its adapter is held from now on. Raises InvalidRequest."""
+        """The request; its adapter is held from now on. Its time runs from when it was sent: messages are read between steps,
+        and a step can be long. Raises InvalidRequest."""
         self._check(submit)
+        arrived = now if submit.sent is None else min(submit.sent, now)
         params = submit.params
         ends = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self._eos_ids)
         row = SamplingRow(params, submit.seed, submit.prompt, end_ids=ends)
-        request = Request(submit, row, now, Ask(row, (), submit.logprobs))
+        request = Request(submit, row, arrived, Ask(row, (), submit.logprobs))
         if submit.task == "embed":
             request.mean = Mean(self._backend.config.d_model)
         if submit.task == "generate" and submit.speculate and self._speculate:

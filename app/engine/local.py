@@ -1,12 +1,15 @@
 """An engine in a thread of this process, behind the same client and the same messages: for tests and offline work."""
 
 import contextlib
+import logging
 import socket
 import threading
 
 from app.engine.client import EngineClient
 from app.engine.messages import EngineLimits, EngineSpec
 from app.engine.worker import run_engine
+
+logger = logging.getLogger(__name__)
 
 
 class WorkerThread:
@@ -29,7 +32,10 @@ class WorkerThread:
 
     def _run(self) -> None:
         with self._theirs:
-            run_engine(self._theirs)
+            try:
+                run_engine(self._theirs)
+            except Exception:
+                logger.critical("the engine stops: unexpected error", exc_info=True)
 
 
 def local_engine(spec: EngineSpec, limits: EngineLimits | None = None) -> EngineClient:

@@ -10,29 +10,34 @@ from typing import Literal
 
 import msgspec
 
-from model.errors import HomegrownError
+from model.errors import ConfigError, HomegrownError
 from model.sampling_params import SamplingParams
 
 
 class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """How to run a model: the settings that the engine's side needs."""
+    """How to run a model: the settings that the engine's side needs. ConfigError for a number that can be none."""
 
     model: str  # directory in the Hugging Face layout
     dtype: str = "auto"  # auto, float32, bfloat16
     quantize: str = "auto"  # auto, none, int8, int4
     device: str = "auto"  # auto, cpu, cuda
     backend: str = "auto"  # auto, native, torch
-    threads: int | None = None  # None: one less than the processors, so that the HTTP process has one
+    threads: int | None = None  # None: one less than the processors, so that the HTTP process has one (see process.py)
     max_slots: int | None = None  # None: what fits into a gigabyte of KV cache
     context: int | None = None  # None: the model's own
     prefill_chunk: int = 512  # most prompt tokens in one step
-    deterministic: bool = (
-        False  # bit for bit the same answers in any company, on back ends that don't give that anyway too
-    )
+    deterministic: bool = False  # bit for bit the same answers in any company, also where the back end doesn't give that
     speculate: bool = True  # draft tokens by prompt look-up where that pays; never changes an answer
     adapters: dict[str, str] = {}  # name -> PEFT directory, loaded at the start
     log_level: str = "info"
     log_format: str = "text"
+
+    def __post_init__(self) -> None:
+        for name in ("threads", "max_slots", "context", "prefill_chunk"):
+            value = getattr(self, name)
+            automatic = value is None and name != "prefill_chunk"
+            if not automatic and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+                raise ConfigError(f"{name} must be a whole number of at least 1, not {value!r}")
 
 
 class Start(msgspec.Struct, array_like=True, tag=1):
@@ -72,6 +77,9 @@ class Submit(msgspec.Struct, array_like=True, tag=2):
     score_from: int = 0  # the first prompt token to be scored
     grammar: Grammar | None = None
     speculate: bool = True
+    sent: float | None = (
+        None  # when, on the monotonic clock that all of a machine's processes share; None: when it arrives
+    )
 
 
 class Cancel(msgspec.Struct, array_like=True, tag=3):
@@ -163,9 +171,7 @@ class Update(msgspec.Struct, array_like=True):
     started: Started | None = None
     finish: str | None = None  # "stop" or "length"; "done" for embed and classify
     stop_token: int | None = None  # which of stop_token_ids ended it
-    error: str | None = (
-        None  # "queue_timeout", "run_timeout", "fault"; or a parameter's name, and then `message` is set
-    )
+    error: str | None = None  # "queue_timeout", "run_timeout", "fault"; or a parameter's name: `message` is set then
     message: str | None = None  # what is wrong with that parameter, for a person
     prompt_logprobs: list[TokenLogprobs | None] | None = None  # a piece of them, in order; None: the very first token's
     scores: list[float] | None = None  # classify: one raw score per label

@@ -26,15 +26,17 @@ class AdapterRegistry:
         self._paths = dict(paths)
         self.labels: dict[str, Sequence[str]] = {}  # of those that requests can name
         self._loading: dict[str, str] = {}  # name -> directory
+        self._restoring: set[str] = set()  # an engine that has started again is still reading them
         self._changing: dict[str, asyncio.Future[None]] = {}
 
     async def load(self, name: str, path: str) -> Sequence[str]:
-        """Load an adapter; its labels. AdapterError, EngineUnavailable."""
+        """Load an adapter; its labels. AdapterError, InvalidRequest, EngineUnavailable."""
         if not name or name in self.labels:
             raise AdapterError(f"adapter: {name!r} {'is loaded already; unload it first' if name else 'is no name'}")
         self._check_quiet(name)
+        self._send(LoadAdapter(name, path))
         self._loading[name] = path
-        await self._change(name, LoadAdapter(name, path))
+        await self._change(name)
         return self.labels[name]
 
     async def unload(self, name: str) -> None:
@@ -42,9 +44,11 @@ class AdapterRegistry:
         if name not in self.labels:
             raise self.unknown(name)
         self._check_quiet(name)
+        if name not in self._restoring:  # else it is sent when the engine has it
+            self._send(UnloadAdapter(name))
         del self.labels[name]
         self._paths.pop(name, None)
-        await self._change(name, UnloadAdapter(name))
+        await self._change(name)
 
     def unknown(self, name: str) -> AdapterError:
         """The error for a name that is none."""
@@ -55,11 +59,20 @@ class AdapterRegistry:
 
     def restore(self) -> list[ToEngine]:
         """What gives an engine that starts again the adapters that it had. Requests may name them at once: they wait."""
+        self._restoring = set(self._paths)
         return [LoadAdapter(name, path) for name, path in self._paths.items()]
 
     def on_message(self, message: AdapterLoaded | AdapterUnloaded | AdapterFailed) -> None:
         """The engine's answer."""
         name, error = message.name, None
+        if name in self._restoring and not isinstance(message, AdapterUnloaded):
+            self._restoring.remove(name)
+            if name in self._changing:  # it was unloaded meanwhile
+                if isinstance(message, AdapterLoaded):
+                    self._send(UnloadAdapter(name))
+                else:
+                    self._answer(name, None)
+                return
         path = self._loading.pop(name, None)
         if isinstance(message, AdapterLoaded):
             self.labels[name] = message.labels
@@ -75,6 +88,7 @@ class AdapterRegistry:
     def on_lost(self, error: Exception) -> None:
         """The engine is gone: so is what it was about to do."""
         self._loading.clear()
+        self._restoring.clear()
         for name in list(self._changing):
             self._answer(name, error)
 
@@ -82,10 +96,10 @@ class AdapterRegistry:
         if name in self._changing:
             raise AdapterError(f"adapter: {name!r} is just being loaded or unloaded; try again in a moment")
 
-    async def _change(self, name: str, message: LoadAdapter | UnloadAdapter) -> None:
+    async def _change(self, name: str) -> None:
+        """Wait until the engine has done what it was told."""
         done = self._changing[name] = asyncio.get_running_loop().create_future()
         done.add_done_callback(lambda future: future.cancelled() or future.exception())  # so that it is read
-        self._send(message)
         await asyncio.shield(done)  # a caller who gives up changes nothing of what the engine does
 
     def _answer(self, name: str, error: Exception | None) -> bool:

@@ -70,7 +70,7 @@ class Supervisor:
     async def start(self) -> None:
         """Begin to load; returns at once."""
         self._task = asyncio.create_task(self._keep_running(), name="engine-supervisor")
-        self._task.add_done_callback(lambda task: task.cancelled() or task.exception())  # so that it is read
+        self._task.add_done_callback(self._tell_end)
         self._begun.set()
 
     async def supervise(self) -> None:
@@ -95,7 +95,7 @@ class Supervisor:
             raise EngineUnavailable("model_loading" if self.state == "loading" else "engine_dead")
 
     def send(self, message: ToEngine) -> None:
-        """Send, if there is an engine."""
+        """Send, if there is an engine. InvalidRequest for what it could not read: then nothing is sent."""
         if self._connection is not None:
             self._connection.send(message)
 
@@ -119,6 +119,15 @@ class Supervisor:
         self._set_state("closed")
         if self._worker is not None:
             self._worker.kill()
+
+    def _tell_end(self, task: asyncio.Task[None]) -> None:
+        """Log what ended the engine for good, where nobody waits for its start any more."""
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, HomegrownError):
+            if self._been_ready:
+                logger.critical("the engine can't be started again: %s", error)
+        elif error is not None:
+            logger.critical("the engine is given up: unexpected error", exc_info=error)
 
     def _set_state(self, state: str) -> None:
         if self.state != "closed":

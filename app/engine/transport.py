@@ -2,26 +2,42 @@
 
 import asyncio
 import contextlib
+import logging
 import select
 import socket
 import struct
 
 import msgspec
 
-from app.engine.messages import FromEngine, ToEngine
+from app.engine.checks import unreadable
+from app.engine.messages import (
+    AdapterFailed,
+    FromEngine,
+    InvalidRequest,
+    LoadAdapter,
+    LoadFailed,
+    Start,
+    Submit,
+    ToEngine,
+    UnloadAdapter,
+    Update,
+)
+from model.errors import SamplingError
 
 _LENGTH = struct.Struct("<I")
 _READ_SIZE = 1 << 18
 
+Refusal = Update | AdapterFailed | LoadFailed
 
-def frame(message: ToEngine | FromEngine, encoder: msgspec.msgpack.Encoder) -> bytes:
-    """The bytes of one message."""
-    body = encoder.encode(message)
-    return _LENGTH.pack(len(body)) + body
+logger = logging.getLogger(__name__)
+
+
+class ClientGone(Exception):
+    """The client closed its end, or its process died."""
 
 
 class EngineEnd:
-    """The engine's side: blocking, for a loop that owns its thread. EOFError or OSError means that the client is gone."""
+    """The engine's side: blocking, for a loop that owns its thread. `send` and `receive` raise ClientGone."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -35,13 +51,20 @@ class EngineEnd:
         self._buffer = bytearray()
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder: msgspec.msgpack.Decoder[ToEngine] = msgspec.msgpack.Decoder(ToEngine)
+        self._refused: list[Refusal] = []
 
     def send(self, message: FromEngine) -> None:
         """Send, waiting while the client's buffer is full: a client that lags must not make memory grow here."""
-        self._sock.sendall(frame(message, self._encoder))
+        data = _frame(self._encoder.encode(message))
+        try:
+            self._sock.sendall(data)
+        except OSError as error:
+            raise ClientGone from error
 
     def receive(self, timeout: float) -> list[ToEngine]:
-        """All messages that have arrived; waits up to `timeout` seconds for the first bytes, 0 = don't wait. `wake` ends it."""
+        """All messages that have arrived; waits up to `timeout` seconds for the first bytes, 0 = don't wait. `wake` ends it.
+
+        One that can't be read is left out: it is logged, and `refused` has the answer to it."""
         wait_ms = round(timeout * 1000)
         while ready := self._poll.poll(wait_ms):
             wait_ms = 0
@@ -49,11 +72,19 @@ class EngineEnd:
                 if descriptor == self._bell.fileno():
                     self._bell.recv(_READ_SIZE)
                     continue
-                data = self._sock.recv(_READ_SIZE)
+                try:
+                    data = self._sock.recv(_READ_SIZE)
+                except OSError as error:
+                    raise ClientGone from error
                 if not data:
-                    raise EOFError("the client closed the connection")
+                    raise ClientGone
                 self._buffer += data
         return self._take() if self._buffer else []
+
+    def refused(self) -> list[Refusal]:
+        """The answers to messages that could not be read, since the last call."""
+        refused, self._refused = self._refused, []
+        return refused
 
     def wake(self) -> None:
         """End a `receive` that waits, or the next one; from any thread, also when the end has been closed."""
@@ -73,8 +104,13 @@ class EngineEnd:
             end = start + _LENGTH.size + size
             if len(self._buffer) < end:
                 break
-            messages.append(self._decoder.decode(self._buffer[start + _LENGTH.size : end]))
+            body = self._buffer[start + _LENGTH.size : end]
             start = end
+            try:
+                messages.append(self._decoder.decode(body))
+            except Exception as error:  # one client's mistake must not end what the others wait for
+                logger.error("a message can't be read, so it is refused: %s", error)
+                self._refused += _refusal(body, error)
         del self._buffer[:start]
         return messages
 
@@ -86,6 +122,7 @@ class ClientEnd:
         self._reader, self._writer = reader, writer
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder: msgspec.msgpack.Decoder[FromEngine] = msgspec.msgpack.Decoder(FromEngine)
+        self._check: msgspec.msgpack.Decoder[ToEngine] = msgspec.msgpack.Decoder(ToEngine)  # what the engine reads with
 
     @classmethod
     async def connect(cls, sock: socket.socket) -> "ClientEnd":
@@ -93,8 +130,14 @@ class ClientEnd:
         return cls(*await asyncio.open_unix_connection(sock=sock))
 
     def send(self, message: ToEngine) -> None:
-        """Queue a message; requests are small and few, so nothing waits here."""
-        self._writer.write(frame(message, self._encoder))
+        """Queue a message; requests are small and few, so nothing waits here. InvalidRequest, naming the field, for one that
+        the engine could not read: nothing is sent then."""
+        try:
+            body = self._encoder.encode(message)
+            self._check.decode(body)
+        except Exception as error:
+            raise unreadable(message, error) from error
+        self._writer.write(_frame(body))
 
     async def receive(self) -> FromEngine:
         """The next message. Raises EOFError (as asyncio.IncompleteReadError) or OSError when the engine is gone."""
@@ -104,3 +147,24 @@ class ClientEnd:
     def close(self) -> None:
         """Hang up: the engine ends by itself."""
         self._writer.close()
+
+
+def _frame(body: bytes) -> bytes:
+    return _LENGTH.pack(len(body)) + body
+
+
+def _refusal(body: bytes | bytearray, error: Exception) -> list[Refusal]:
+    """The answer to a message that can't be read, as far as it says whose it is."""
+    try:
+        tag, key = msgspec.msgpack.decode(body)[:2]
+    except (ValueError, TypeError):
+        return []
+    if tag == Start.__struct_config__.tag:
+        return [LoadFailed(str(error))]
+    if tag == Submit.__struct_config__.tag and isinstance(key, int):
+        if isinstance(error, InvalidRequest | SamplingError):
+            return [Update(key, [], error=error.param, message=str(error))]
+        return [Update(key, [], error="fault")]
+    if tag in (LoadAdapter.__struct_config__.tag, UnloadAdapter.__struct_config__.tag) and isinstance(key, str):
+        return [AdapterFailed(key, f"adapter: the request can't be read ({error})")]
+    return []

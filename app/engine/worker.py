@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from app.engine.messages import EngineSpec, FromEngine, LoadFailed, Start, Step
-from app.engine.transport import EngineEnd
+from app.engine.messages import EngineSpec, FromEngine, LoadFailed, Start, Step, Update
+from app.engine.transport import ClientGone, EngineEnd
 from app.logs import configure_logging
 from model.errors import HomegrownError
 
@@ -54,20 +54,21 @@ def _set_up_process(spec: EngineSpec) -> Callable[[], None]:
 
 def run_engine(sock: socket.socket, configure: Callable[[EngineSpec], Callable[[], None]] | None = None) -> None:
     """Load the model that the first message names, then serve until the client hangs up. `configure` is told its settings, and
-    what it returns is called when the model is loaded."""
+    what it returns is called when the model is loaded. Raises whatever ends the engine but the client's own end."""
     end = EngineEnd(sock)
     try:
         spec = _await_start(end)
         _serve(end, spec, configure(spec) if configure is not None else lambda: None)
-    except (EOFError, OSError):
-        return  # the client has gone, and with it everybody who could want an answer
+    except ClientGone:
+        return  # and with it everybody who could want an answer
     finally:
         end.close()
 
 
 def _await_start(end: EngineEnd) -> EngineSpec:
     while not (messages := end.receive(HEARTBEAT_SECONDS)):
-        pass
+        if end.refused():
+            raise RuntimeError("the first message can't be read")
     if not isinstance(messages[0], Start) or len(messages) > 1:
         raise RuntimeError(f"expected one Start message first, got {messages!r}")
     return messages[0].spec
@@ -106,8 +107,10 @@ def _loop(end: EngineEnd, core: "EngineCore") -> None:
                 core.check_integrity()
             step = core.step()
             news.step_began = None
+            refused = end.refused()
+            step.updates += [answer for answer in refused if isinstance(answer, Update)]
             news.tell(step)
-            for reply in core.replies():
+            for reply in [*core.replies(), *(answer for answer in refused if not isinstance(answer, Update))]:
                 news.send(reply)
     finally:
         news.ended.set()
@@ -143,7 +146,7 @@ class _News:
             try:
                 with self._lock:
                     self._end.send(Step([], *self._told))
-            except OSError:
+            except ClientGone:
                 return  # the client has gone; the loop will find that out
 
 

@@ -58,8 +58,9 @@ def test_requests_wait_for_an_adapter_that_is_being_read_and_others_pass():
     assert not engine.answers[waits].last
     adapter.reading.set_exception(ConfigError("the file is damaged"))
     engine.step()
-    assert engine.replies == [AdapterFailed("slow", "the file is damaged")]
-    assert (engine.answers[waits].last.error, engine.answers[waits].last.message) == ("adapter", "the file is damaged")
+    assert engine.replies == [AdapterFailed("slow", "adapter slow: the file is damaged")]
+    last = engine.answers[waits].last
+    assert (last.error, last.message) == ("adapter", "adapter slow: the file is damaged")
     engine.core.handle(UnloadAdapter("slow"))
     engine.step()
     assert isinstance(engine.replies[-1], AdapterFailed)

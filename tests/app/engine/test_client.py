@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import threading
 import time
 
 import pytest
@@ -185,6 +186,29 @@ def test_waiting_and_running_for_too_long(loop, make_engine, monkeypatch):
         TorchBackend, "forward", lambda self, segments: (time.sleep(0.002), original(self, segments))[1]
     )
     loop.run(scenario())
+
+
+def test_the_wait_for_the_step_that_runs_counts(loop, make_engine, monkeypatch):
+    engine = make_engine(max_slots=2)
+    original, held, go_on = TorchBackend.forward, threading.Event(), threading.Event()
+
+    def forward(self, segments):
+        if segments[0].start:
+            held.set()
+            go_on.wait(30)
+        return original(self, segments)
+
+    async def scenario():
+        first = engine.generate(PROMPT, ENDLESS, 3)
+        await asyncio.to_thread(held.wait, 30)
+        second = engine.generate(PROMPT[::-1], ENDLESS, 1)
+        await asyncio.sleep(0.1)
+        go_on.set()
+        await first.collect()
+        return (await second.collect()).finish.timings.queue
+
+    monkeypatch.setattr(TorchBackend, "forward", forward)
+    assert loop.run(scenario()) >= 0.1
 
 
 @pytest.fixture

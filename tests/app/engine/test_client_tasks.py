@@ -280,7 +280,7 @@ def test_an_adapter_that_is_gone_does_not_keep_the_engine_from_starting_again(
         while engine.status.state == "ready":
             await asyncio.sleep(0.01)
         await engine.wait_ready()
-        with pytest.raises(AdapterError, match="no such file"):
+        with pytest.raises(AdapterError, match=r"adapter two: adapter_config\.json: no such file"):
             await ids(engine, adapter="two")
         while engine.adapters:  # told right after the request
             await asyncio.sleep(0.01)

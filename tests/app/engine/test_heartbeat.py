@@ -9,7 +9,7 @@ import pytest
 
 from app.engine import worker
 from app.engine.messages import Step, Update
-from app.engine.transport import ClientEnd, EngineEnd
+from app.engine.transport import ClientEnd, ClientGone, EngineEnd
 
 
 class OneStep:
@@ -36,7 +36,7 @@ def looping(core):
     before = set(threading.enumerate())
 
     def loop():
-        with theirs, contextlib.closing(EngineEnd(theirs)) as end, contextlib.suppress(EOFError, OSError):
+        with theirs, contextlib.closing(EngineEnd(theirs)) as end, contextlib.suppress(ClientGone):
             worker._loop(end, core)
 
     thread = threading.Thread(target=loop)
