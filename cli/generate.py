@@ -28,6 +28,7 @@ from model.errors import HomegrownError
     show_default=True,
     help="Bits of weights.",
 )
+@click.option("--threads", type=click.IntRange(min=1), default=None, help="Compute threads; by default all processors.")
 @click.option("--json-schema", "schema", default=None, help="A JSON schema; the answer is JSON that fits it.")
 def generate(
     prompt: str,
@@ -38,6 +39,7 @@ def generate(
     seed: int | None,
     chat: bool,
     quantize: str,
+    threads: int | None,
     schema: str | None,
 ) -> None:
     """Continue PROMPT without a server, printing as it goes.
@@ -54,7 +56,7 @@ def generate(
     params = SamplingParams(temperature=temperature, top_p=top_p, seed=seed)
     directory = resolve_model(model or Settings.model_fields["model"].default)
     template = PromptTemplate.from_directory(directory)
-    with Engine(directory, quantize=quantize, max_slots=1) as engine:
+    with Engine(directory, quantize=quantize, max_slots=1, threads=threads) as engine:
         if engine.info.labels:
             raise HomegrownError(f"{directory}: is a classifier; it has no language-model head to generate with")
         if chat:

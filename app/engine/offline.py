@@ -10,12 +10,24 @@ from typing import Any, Self, TypeVar
 
 from tqdm import tqdm
 
-from app.engine.client import EngineClient, check_fits
+from app.engine.checks import check_fits, check_ids, token_ids
+from app.engine.client import EngineClient
 from app.engine.local import WorkerThread
-from app.engine.messages import Delta, EngineError, EngineLimits, EngineSpec, Grammar, Loaded, Token, TokenLogprobs
-from app.engine.process import Worker, WorkerProcess
+from app.engine.messages import (
+    Delta,
+    EngineError,
+    EngineLimits,
+    EngineSpec,
+    Grammar,
+    GrammarError,
+    InvalidRequest,
+    Loaded,
+    Token,
+    TokenLogprobs,
+)
+from app.engine.process import Worker, WorkerProcess, available_cpus
 from app.engine.stream import GenerationStream
-from model.errors import ContextLengthError
+from model.errors import ContextLengthError, SamplingError
 from model.hub import resolve_model
 from model.sampling_params import SamplingParams
 from model.tokenizer import Tokenizer
@@ -55,12 +67,15 @@ class Engine:
                 print(answer.text)
 
     `model` is a bundled or pulled model's name, a Hub id or a model directory; the keyword arguments are EngineSpec's. With
-    `process` the engine runs in a process of its own, as it does under the server. Raises HomegrownError with one line when
-    the model can't be loaded.
+    `process` the engine runs in a process of its own, as it does under the server, and like there leaves one processor free;
+    else `threads` is by default all of them. Raises HomegrownError with one line when the model can't be loaded; all methods
+    raise RuntimeError once the engine is closed.
     """
 
     def __init__(self, model: str | Path = "homegrown-base", *, process: bool = False, **spec: Any) -> None:
         launch: Callable[[EngineSpec], Worker] = WorkerProcess if process else WorkerThread
+        if not process and spec.get("threads") is None:
+            spec["threads"] = available_cpus()  # there is no server that wants one
         limits = EngineLimits(max_queue=1 << 20, max_queue_wait=_FOREVER, request_timeout=_FOREVER)
         self._client = EngineClient(EngineSpec(model=str(resolve_model(str(model))), **spec), limits, launch=launch)
         self._loop = asyncio.new_event_loop()
@@ -96,25 +111,37 @@ class Engine:
     ) -> list[Answer]:
         """Continue each prompt (a text, or token ids) by up to `max_tokens`; answers in the order of the prompts.
 
-        `params` defaults to greedy. Raises ContextLengthError, naming the prompt, before anything runs; a request that
-        fails on its way becomes an Answer with `error`, and harms no other.
+        `params` defaults to greedy. What is wrong with all of them is raised: ContextLengthError, SamplingError and
+        InvalidRequest, which name the prompt or the parameter, before anything runs, and GrammarError when the grammar fits
+        none. A request that fails on its way becomes an Answer with `error`, and harms no other.
         """
         params = SamplingParams(temperature=0.0) if params is None else params
         ids = self._encode(prompts, max_tokens)
+        begun, unfit = False, list[GrammarError]()
 
         async def ask(prompt: list[int]) -> Answer:
+            nonlocal begun
             try:
-                async with self._client.generate(
+                stream = self._client.generate(
                     prompt, params, max_tokens, stop=stop, logprobs=logprobs, adapter=adapter, grammar=grammar
-                ) as stream:
+                )
+                begun = True
+                async with stream:
                     delta = await stream.collect()
-            except EngineError as error:
+            except (EngineError, InvalidRequest, SamplingError) as error:
+                if not begun and not isinstance(error, EngineError):
+                    raise  # the prompts have been checked: what is wrong with the first request is wrong with all
+                if isinstance(error, GrammarError):
+                    unfit.append(error)
                 return Answer(prompt_tokens=len(prompt), error=str(error))
             finish = delta.finish
             assert finish is not None, "collect returns a finished answer"
             return Answer(delta.text, delta.tokens, finish.reason, finish.stop_reason, finish.prompt_tokens)
 
-        return self._all(ask, ids, "generate" if progress else None)
+        answers = self._all(ask, ids, "generate" if progress else None)
+        if unfit and len(unfit) == len(answers):
+            raise unfit[0]
+        return answers
 
     def stream(
         self,
@@ -139,12 +166,16 @@ class Engine:
             while (delta := self._run(_next_delta(answer))) is not None:
                 yield delta.text
         finally:
-            self._run(answer.aclose())
+            if not self._loop.is_closed():  # else the request has ended with the engine
+                self._run(answer.aclose())
 
     def score(
         self, texts: Iterable[Prompt], *, adapter: str | None = None, progress: bool = False
     ) -> list[list[float]]:
-        """The log-probability of every token of each text but the first, given those before it; natural logarithms."""
+        """The log-probability of every token of each text but the first, given those before it; natural logarithms.
+
+        The first text that fails ends it all: its error is raised (HomegrownError, EngineError). So it is with `embed` and
+        `classify`."""
 
         async def ask(prompt: list[int]) -> list[float]:
             params = SamplingParams(temperature=0.0)
@@ -158,7 +189,7 @@ class Engine:
     def embed(
         self, texts: Iterable[Prompt], *, adapter: str | None = None, progress: bool = False
     ) -> list[list[float]]:
-        """The mean of each text's last hidden states, of length 1; [d_model] floats a text."""
+        """The mean of each text's last hidden states, of length 1; [d_model] floats a text. Raises as `score`."""
         return self._all(
             lambda prompt: self._client.embed(prompt, adapter=adapter),
             self._encode(texts, 0),
@@ -169,7 +200,7 @@ class Engine:
         self, texts: Iterable[Prompt], *, adapter: str | None = None, progress: bool = False
     ) -> list[list[float]]:
         """The raw score (before a softmax) of each label, for each text: by the model where it is a classifier, else by
-        an adapter's head. The labels' names are in `info`."""
+        an adapter's head. The labels' names are in `info`. Raises as `score`."""
         return self._all(
             lambda prompt: self._client.classify(prompt, adapter=adapter),
             self._encode(texts, 0),
@@ -186,7 +217,7 @@ class Engine:
 
     def close(self) -> None:
         """End the engine. A closed one stays closed."""
-        if not self._loop.is_running():
+        if self._loop.is_closed():
             return
         self._run(self._client.close())
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -206,6 +237,9 @@ class Engine:
         await self._client.wait_ready()
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        if self._loop.is_closed():
+            work.close()  # it would warn that nobody has awaited it
+            raise RuntimeError("the engine is closed")
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
@@ -214,14 +248,19 @@ class Engine:
             raise
 
     def _encode(self, prompts: Iterable[Prompt], max_tokens: int) -> list[list[int]]:
-        """Token ids of each prompt. Raises ContextLengthError for the first that doesn't fit."""
+        """Token ids of each prompt. Raises ContextLengthError, SamplingError or InvalidRequest for the first that can't be
+        used, and says which it is."""
+        params = SamplingParams()
         rows: list[list[int]] = []
         for number, prompt in enumerate(prompts):
-            ids = self.tokenizer.encode_prompt(prompt) if isinstance(prompt, str) else list(prompt)
             try:
+                ids = self.tokenizer.encode_prompt(prompt) if isinstance(prompt, str) else token_ids(prompt)
                 check_fits(len(ids), max_tokens, self.info.context)
+                check_ids(ids, params, self.info.vocab_size)
             except ContextLengthError as error:
                 raise ContextLengthError(f"prompt {number}: {error}", error.n_prompt_tokens, error.n_ctx) from None
+            except (InvalidRequest, SamplingError) as error:
+                raise type(error)(f"prompt {number}: {error}", error.param) from None
             rows.append(ids)
         return rows
 

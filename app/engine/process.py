@@ -61,7 +61,8 @@ class WorkerProcess:
 
 
 def choose_threads(wanted: int | None) -> int:
-    """Compute threads for the engine: `wanted`, else one less than the processors, so that the HTTP process keeps one.
+    """Compute threads for an engine behind a server: `wanted`, else one less than the processors, so that the HTTP process
+    keeps one. (app.engine.Engine in its caller's process takes all: there nothing else wants one.)
 
     Two OpenMP threads that wait for each other at every barrier lose whole scheduler ticks when a third thing wants a core.
     """

@@ -100,7 +100,9 @@ def test_an_unknown_preset_lists_the_presets(tmp_path: Path) -> None:
 
 def test_generate_prints_text_and_a_seed_repeats_it(tiny_llama_dir: Path) -> None:
     runs = [
-        homegrown("generate", "Once upon", "--model", str(tiny_llama_dir), "--max-tokens", "12", "--seed", s)
+        homegrown(
+            "generate", "Once upon", "--model", str(tiny_llama_dir), "--max-tokens", "12", "--seed", s, "--threads", "2"
+        )
         for s in "112"
     ]
     assert all(run.returncode == 0 for run in runs), runs

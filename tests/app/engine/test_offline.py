@@ -1,12 +1,17 @@
 """The engine without a server."""
 
+import gc
+import itertools
 import math
 
+import numpy as np
 import pytest
 
 from app.engine import Engine, Grammar, SamplingParams
+from app.engine.grammar import Constraint
+from app.engine.messages import GrammarError, InvalidRequest
 from model.checkpoint import load_model
-from model.errors import ContextLengthError
+from model.errors import ContextLengthError, HomegrownError, SamplingError
 from model.generate import generate
 from model.tokenizer import Tokenizer
 
@@ -76,6 +81,40 @@ def test_a_grammar_holds(offline):
     assert {answer.finish_reason for answer in answers} == {"stop"}
 
 
+def test_the_failure_of_one_request_is_its_own(offline, monkeypatch):
+    pytest.importorskip("llguidance")
+    accept, calls = Constraint.accept, itertools.count()
+
+    def failing(self, token):
+        if next(calls) == 4:
+            raise GrammarError("the grammar can't be followed any further")
+        return accept(self, token)
+
+    monkeypatch.setattr(Constraint, "accept", failing)
+    answers = offline.generate(list("abcd"), max_tokens=6, grammar=Grammar("regex", "[a-z ]+"))
+    assert sorted(answer.error is None for answer in answers) == [False, True, True, True]
+    assert "the grammar can't be followed any further" in {answer.error for answer in answers}
+
+
+def test_what_is_wrong_with_all_is_raised(offline):
+    pytest.importorskip("llguidance")
+    with pytest.raises(GrammarError):
+        offline.generate(["a"] * 9, max_tokens=3, grammar=Grammar("regex", "("))
+    with pytest.raises(InvalidRequest, match="there is no 'x'"):
+        offline.generate(["a", "b"], max_tokens=3, adapter="x")
+    with pytest.raises(InvalidRequest, match="stop"):
+        offline.generate(["a", "b"], max_tokens=3, stop="text")
+    with pytest.raises(SamplingError, match="prompt 1: prompt: 300"):
+        offline.generate([[1], [300]], max_tokens=3)
+    with pytest.raises(InvalidRequest, match="prompt 1: prompt must be"):
+        offline.score([[1], [1.5]])
+
+
+def test_arrays_of_ids_are_prompts(offline):
+    ids = [5, 6, 7]
+    assert offline.generate([np.array(ids)], max_tokens=3) == offline.generate([ids], max_tokens=3)
+
+
 def test_in_a_process_of_its_own_the_answers_are_the_same(offline, model_dir):
     params = SamplingParams(temperature=1.0, seed=9)
     with Engine(model_dir, process=True, threads=1, max_slots=3, dtype="float32") as other:
@@ -87,3 +126,34 @@ def test_a_closed_engine_may_be_closed_again(model_dir):
     engine = Engine(model_dir, threads=1, max_slots=1)
     engine.close()
     engine.close()
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_closed_engine_says_so(model_dir):
+    engine = Engine(model_dir, threads=1, max_slots=1)
+    begun, fresh = engine.stream("Hello", max_tokens=50), engine.stream("Hello", max_tokens=50)
+    next(begun)
+    engine.close()
+    for ask in (
+        lambda: engine.generate(["a"], max_tokens=2),
+        lambda: engine.embed(["a"]),
+        lambda: engine.load_adapter("a", "b"),
+        lambda: next(begun),
+        lambda: next(fresh),
+    ):
+        with pytest.raises(RuntimeError, match="the engine is closed"):
+            ask()
+    begun.close()
+    gc.collect()
+
+
+def test_without_a_server_all_processors_compute(model_dir, monkeypatch):
+    monkeypatch.setattr("app.engine.offline.available_cpus", lambda: 3)
+    with Engine(model_dir, max_slots=1) as engine:
+        assert engine.info.threads == 3
+
+
+@pytest.mark.parametrize("wrong", [{"prefill_chunk": -1}, {"max_slots": 0}, {"threads": 0}, {"context": 10**9}])
+def test_settings_that_cannot_be_are_named(model_dir, wrong):
+    with pytest.raises(HomegrownError, match=next(iter(wrong))):
+        Engine(model_dir, **{"threads": 1, **wrong})
