@@ -181,6 +181,7 @@ def test_logprobs_are_of_the_models_own_distribution() -> None:
 @pytest.mark.parametrize(("param", "value"), [
     ("temperature", -0.1), ("temperature", 2.1), ("temperature", float("nan")), ("top_p", 0.0), ("top_p", 1.1), ("top_k", -1),
     ("min_p", 1.5), ("presence_penalty", 2.5), ("frequency_penalty", -2.5), ("repetition_penalty", 0.0),
+    ("repetition_penalty", 1e-60), ("repetition_penalty", 1e4),
     ("repetition_penalty", float("inf")), ("seed", 2**63), ("min_tokens", -1), ("logit_bias", {1: 101.0}),
     ("logit_bias", {-1: 1.0}),
 ])  # fmt: skip
@@ -188,6 +189,15 @@ def test_out_of_range_names_the_parameter(param: str, value: object) -> None:
     with pytest.raises(SamplingError, match=param) as caught:
         SamplingParams(**{param: value})  # type: ignore[arg-type]
     assert caught.value.param == param
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("penalty", [1e-3, 1e3])
+def test_the_widest_penalties_are_still_numbers(penalty: float, temperature: float) -> None:
+    params = SamplingParams(temperature=temperature, repetition_penalty=penalty, seed=1, min_tokens=9)
+    asked = SamplingRow(params, 1, [0, 1, 2], end_ids=frozenset({2}))
+    logits = torch.tensor([[80.0, 0.0, -80.0, 1.0]])
+    assert sample(logits, [asked]).tolist() == sample_sorted(logits, [asked]).tolist()
 
 
 def test_streams() -> None:
