@@ -45,7 +45,9 @@ class SamplingParams:
         _check("min_p", self.min_p, 0.0 <= self.min_p <= 1.0, "from 0 to 1")
         for name in ("presence_penalty", "frequency_penalty"):
             _check(name, getattr(self, name), -2.0 <= getattr(self, name) <= 2.0, "from -2 to 2")
-        _check("repetition_penalty", self.repetition_penalty, 1e-3 <= self.repetition_penalty <= 1e3, "from 0.001 to 1000")
+        _check(
+            "repetition_penalty", self.repetition_penalty, 1e-3 <= self.repetition_penalty <= 1e3, "from 0.001 to 1000"
+        )
         if self.seed is not None:
             whole = _is_whole(self.seed) and -(2**63) <= self.seed < 2**63
             _check("seed", self.seed, whole, "a 64-bit integer")

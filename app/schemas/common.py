@@ -56,7 +56,10 @@ class SamplingFields(RequestBody):
         0.0, ge=-2, le=2, description="Taken off the logit of a token for each time the answer has it already."
     )
     repetition_penalty: float = Field(
-        1.0, ge=1e-3, le=1e3, description="Divides the logit of every token that prompt or answer has already; 1 is off."
+        1.0,
+        ge=1e-3,
+        le=1e3,
+        description="Divides the logit of every token that prompt or answer has already; 1 is off.",
     )
     seed: int | None = Field(
         None,
