@@ -26,6 +26,7 @@ class StepCosts:
         self.prefill_chunk, self._first = prefill_chunk, first
         self._decode: dict[int, float] = {}  # bit length of the number of rows -> seconds
         self._token: float | None = None  # seconds for each token beside the decoded ones
+        self._measured = 0  # steps that told it
         self.speculation = StepCost()  # the same steps, as the drafting sees them
 
     def budget(self, n_decoding: int, n_prompts: int = 1) -> int:
@@ -53,13 +54,18 @@ class StepCosts:
         elif n_decoding == 0:
             # A short prompt's step is mostly the reading of the weights: it says only what a token costs at most.
             if n_prompt >= self._first or (self._token is not None and seconds / n_prompt < self._token):
-                self._token = _blend(self._token, seconds / n_prompt)
+                self._learn(seconds / n_prompt)
         elif size in self._decode:
             # Not less than a fraction of the step: decoding may have become cheaper since it was measured.
             rest = max(seconds - self._decode[size], seconds / 8)
-            self._token = _blend(self._token, rest / n_prompt)
+            self._learn(rest / n_prompt)
         elif self._token is not None:
             self._decode[size] = max(seconds - self._token * n_prompt, seconds / 4)
+
+    def _learn(self, token: float) -> None:
+        """Of the first measurements the plain average: the very first step is often a slow one."""
+        self._measured += 1
+        self._token = _blend(self._token, token, max(_WEIGHT, 1 / self._measured))
 
     def _alone(self) -> int:
         """The whole chunk, or the largest half, quarter, ... of it that isn't too long: equal parts leave no crumbs."""
@@ -71,5 +77,5 @@ class StepCosts:
         return size
 
 
-def _blend(old: float | None, new: float) -> float:
-    return new if old is None else old + _WEIGHT * (min(new, _OUTLIER * old) - old)
+def _blend(old: float | None, new: float, weight: float = _WEIGHT) -> float:
+    return new if old is None else old + weight * (min(new, _OUTLIER * old) - old)

@@ -44,6 +44,14 @@ def test_a_machine_that_has_become_fast_again_gets_whole_chunks_again():
     assert costs.budget(0) == 512
 
 
+def test_a_slow_first_step_is_soon_forgotten():
+    costs = StepCosts(512)
+    costs.observe(0, 128, 0.100)
+    for _ in range(5):
+        costs.observe(0, costs.budget(0), costs.budget(0) * 0.0002)
+    assert costs.budget(0) >= 256
+
+
 def test_drafts_say_nothing_of_what_prompts_and_decoding_cost():
     costs = measured()
     before = costs.budget(4)
