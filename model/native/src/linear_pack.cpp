@@ -21,9 +21,10 @@ struct Turned {
             const float* row = weight + (p * kPanel + j) * linear.n_in;
             for (int64_t i = 0; i < linear.n_in; ++i) {
                 values[static_cast<size_t>(i * kPanel + j)] = row[i];
-                // Not std::max: a NaN or an infinity makes the whole output NaN, and is not lost.
+                // Not std::max: once a weight isn't finite, NaN stays.
                 const float magnitude = std::fabs(row[i]);
-                if (!(magnitude <= largest[j])) largest[j] = magnitude < INFINITY ? magnitude : NAN;
+                const bool sound = magnitude < INFINITY && largest[j] == largest[j];
+                largest[j] = sound ? std::max(largest[j], magnitude) : NAN;
             }
         }
     }
