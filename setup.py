@@ -4,13 +4,16 @@ Everything else about the package is in pyproject.toml. The kernels are optional
 in one line, and the engine computes with PyTorch. `python setup.py build_ext --inplace` builds them alone.
 """
 
+import hashlib
 import os
 import platform
 import shutil
 import subprocess
 import sys
 import time
+import tomllib
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -19,20 +22,36 @@ from setuptools.command.build_ext import build_ext
 ROOT = Path(__file__).resolve().parent
 SOURCES = ROOT / "model" / "native" / "src"
 OBJECTS = ROOT / "build" / "native"  # kept between builds: only what changed is compiled again
-
-# -ffp-contract=off: a product and a sum are fused where the code says so and nowhere else, so a result depends on no whim of
-# the compiler. The other two give up signalling (errno, traps) and no digit, and let loops be vectorised.
-FLAGS = ["-std=c++17", "-O3", "-fPIC", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden",
-         "-pthread"]  # fmt: skip
-AVX2 = ["-mavx2", "-mfma", "-mf16c"]
-AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni", "-mavx512bf16",
-          "-mprefer-vector-width=512"]  # fmt: skip
+CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")  # a container's: microseconds of processor time in a period, and the period
+FLAGS = tomllib.loads((SOURCES / "flags.toml").read_text())
+MAX_JOBS = 8  # a compiler takes some 300 MB
 
 
 def instruction_sets() -> dict[str, list[str]]:
     """The builds this machine's kind of processor can use, with the flags of each."""
     x86 = platform.machine().lower() in ("x86_64", "amd64")
-    return {"generic": [], "avx2": AVX2, "avx512": AVX512} if x86 else {"generic": []}
+    return {isa: flags for isa, flags in FLAGS["instruction_sets"].items() if x86 or isa == "generic"}
+
+
+def sources_digest() -> str:
+    """What the libraries say they were compiled from. model/native/library.py computes the same, to tell a stale one."""
+    digest = hashlib.sha256()
+    for path in sorted(SOURCES.iterdir()):
+        if path.suffix in (".cpp", ".h", ".toml"):
+            content = path.read_bytes()
+            digest.update(f"{path.name} {len(content)}\n".encode() + content)
+    return digest.hexdigest()
+
+
+def jobs() -> int:
+    """How many compilers run at once: one for each processor that this process may use, within bounds."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = map(int, CPU_LIMIT.read_text().split())
+        cores = min(cores, -(-quota // period))
+    except (OSError, ValueError):  # no such file, or "max": no limit
+        pass
+    return max(1, min(cores, MAX_JOBS))
 
 
 def compiler() -> list[str] | None:
@@ -41,6 +60,12 @@ def compiler() -> list[str] | None:
     if named:
         return named if shutil.which(named[0]) else None
     return next(([name] for name in ("c++", "g++", "clang++") if shutil.which(name)), None)
+
+
+@cache
+def version(*command: str) -> str:
+    """What the compiler says it is."""
+    return subprocess.run([*command, "--version"], check=True, capture_output=True, text=True).stdout
 
 
 def newer(target: Path, *inputs: Path) -> bool:
@@ -55,7 +80,7 @@ def included(made: Path, source: Path) -> list[Path]:
     if not made.is_file():
         return [made]  # not there: so compile
     names = made.read_text().replace("\\\n", " ").partition(":")[2].split()
-    return [source, *(Path(name) for name in names)]
+    return [source, *(ROOT / name for name in names)]
 
 
 class BuildKernels(build_ext):
@@ -63,13 +88,15 @@ class BuildKernels(build_ext):
 
     def build_extensions(self) -> None:
         """Build every instruction set that can be; one warning line for all that can't."""
-        sets, failed = instruction_sets(), {}
+        sets, failed, digest = instruction_sets(), {}, sources_digest()
         OBJECTS.mkdir(parents=True, exist_ok=True)
-        with ThreadPoolExecutor(os.cpu_count()) as workers:
-            jobs = {ext.name: self._compile(workers, ext.name.rpartition("_")[2], sets) for ext in self.extensions}
+        with ThreadPoolExecutor(jobs()) as workers:
+            work = {
+                ext.name: self._compile(workers, ext.name.rpartition("_")[2], sets, digest) for ext in self.extensions
+            }
             for ext in self.extensions:
                 try:
-                    objects = [job.result() for job in jobs[ext.name]]
+                    objects = [job.result() for job in work[ext.name]]
                     self._link(objects, Path(self.get_ext_fullpath(ext.name)))
                 except (OSError, subprocess.CalledProcessError) as error:
                     failed[ext.name.rpartition("_")[2]] = str(getattr(error, "stderr", "") or error).strip()
@@ -83,31 +110,48 @@ class BuildKernels(build_ext):
             print(f"warning: kernels not built for {', '.join(failed)}: {why}; the engine uses what there is, else PyTorch",
                   file=sys.stderr)  # fmt: skip
 
-    def _compile(self, workers: ThreadPoolExecutor, isa: str, sets: dict[str, list[str]]) -> list:
+    def _compile(self, workers: ThreadPoolExecutor, isa: str, sets: dict[str, list[str]], digest: str) -> list:
         (OBJECTS / isa).mkdir(exist_ok=True)
-        flags = [*FLAGS, *sets[isa], f'-DHG_ISA="{isa}"']
-        return [workers.submit(self._object, source, isa, flags) for source in sorted(SOURCES.glob("*.cpp"))]
+        flags = [*FLAGS["common"], *sets[isa], f'-DHG_ISA="{isa}"']
+        # The digest changes with every source: only the one that tells it is compiled anew for it.
+        own = {"api": [f'-DHG_SOURCES="{digest}"']}
+        return [
+            workers.submit(self._object, source, OBJECTS / isa, [*flags, *own.get(source.stem, [])])
+            for source in sorted(SOURCES.glob("*.cpp"))
+        ]
 
-    def _object(self, source: Path, isa: str, flags: list[str]) -> Path:
-        target = OBJECTS / isa / f"{source.stem}.o"
-        if self.force or not newer(target, Path(__file__).resolve(), *included(target.with_suffix(".d"), source)):
-            self._run([*flags, "-MMD", "-MF", str(target.with_suffix(".d")), "-c", str(source)], target)
+    def _object(self, source: Path, directory: Path, flags: list[str]) -> Path:
+        """The source compiled into `directory`: anew if it, a header, the flags or the compiler changed."""
+        target = directory / f"{source.stem}.o"
+        made, recipe = target.with_suffix(".d"), target.with_suffix(".recipe")
+        command = self._compiler()
+        wanted = "\n".join([*command, *flags, version(*command)])
+        same = recipe.is_file() and recipe.read_text() == wanted
+        if self.force or not same or not newer(target, *included(made, source)):
+            recipe.unlink(missing_ok=True)
+            self._run([*flags, "-MMD", "-MF", str(made), "-c", os.path.relpath(source, ROOT)], target)
+            recipe.write_text(wanted)
         return target
 
     def _link(self, objects: list[Path], target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         self._run(["-shared", "-pthread", *map(str, objects)], target)
 
-    def _run(self, arguments: list[str], target: Path) -> None:
-        """Compile or link into `target`: whole or not at all, so that two builds at once don't meet half a file."""
+    def _compiler(self) -> list[str]:
         command = compiler()
         if command is None:
             raise OSError(
                 f"there is no C++ compiler ({os.environ.get('CXX') or 'c++, g++, clang++'}); install one, such as g++"
             )
+        return command
+
+    def _run(self, arguments: list[str], target: Path) -> None:
+        """Compile or link into `target`: whole or not at all, so that two builds at once don't meet half a file."""
         part, begun = target.with_name(f"{target.name}.{os.getpid()}"), time.time()
         try:
-            subprocess.run([*command, *arguments, "-o", str(part)], check=True, capture_output=True, text=True)
+            subprocess.run(
+                [*self._compiler(), *arguments, "-o", str(part)], check=True, capture_output=True, text=True, cwd=ROOT
+            )
             os.utime(part, (begun, begun))  # a source changed while it was compiled is newer
             part.replace(target)
         finally:

@@ -4,6 +4,7 @@ Two of them: our own kernels for processors (model.native) and PyTorch (model.to
 the benchmarks know this protocol alone. Shapes: R rows, D = d_model, V = vocab_size.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,11 +21,15 @@ from model.errors import ConfigError, ContextLengthError
 if TYPE_CHECKING:
     from model.lora import LowRank, Projection
 
+logger = logging.getLogger(__name__)
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 QUANTIZE = ("none", "int8", "int4")
 BACKENDS = ("native", "torch")
 _CACHE_BYTES = 1 << 30
 _AUTO_SLOTS = (4, 32)
+_MAX_SLOTS = (1 << 31) - 1  # what 32 bits count; a context is rounded up to blocks besides
+_MAX_CONTEXT = (1 << 31) - (1 << 10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +106,14 @@ def load_backend(spec: BackendSpec) -> Backend:
 
     Automatic: a CUDA device if there is one. There PyTorch in bfloat16; on a processor our kernels where they could be built,
     else PyTorch; bfloat16 only when the checkpoint stores 16 bits a weight, our kernels run it and the processor multiplies
-    it (AVX512-BF16), else float32. Never quantised unasked. Slots: a GiB of cache, from 4 to 32.
+    it (AVX512-BF16), else float32. Never quantised unasked. A model too wide for our kernels runs on PyTorch, with a line in
+    the log. Slots: a GiB of cache, from 4 to 32.
 
     Raises ConfigError for a setting that can't be had, naming it, and CheckpointError as load_model.
     """
-    _check(spec)
+    config = _check(spec)
     device = choose_device(spec.device)
-    native = _use_native(spec.backend, device)
+    native = _use_native(spec.backend, device, config)
     dtype = choose_dtype(spec.dtype, device, spec.model, native=native)
     chosen = replace(
         spec,
@@ -154,8 +160,14 @@ def choose_slots(config: ModelConfig, context: int | None, element_bytes: int, w
     positions = config.context_length if context is None else context
     if not 1 <= positions <= config.context_length:
         raise ConfigError(f"context must be from 1 to the model's {config.context_length}, not {positions}")
+    if positions > _MAX_CONTEXT:
+        raise ConfigError(f"context: {positions} tokens are more than a slot can have; choose {_MAX_CONTEXT} or fewer")
     if wanted is not None and wanted < 1:
         raise ConfigError(f"max_slots must be at least 1, not {wanted}")
+    if wanted is not None and wanted > _MAX_SLOTS:
+        raise ConfigError(
+            f"max_slots: {wanted} slots are more than there can be; lower max_slots to {_MAX_SLOTS} or fewer"
+        )
     low, high = _AUTO_SLOTS
     fitting = _CACHE_BYTES // slot_bytes(config, positions, element_bytes)
     return wanted or min(max(fitting, low), high), positions
@@ -186,8 +198,8 @@ def check_segments(segments: Sequence[Segment], n_slots: int, context: int) -> N
             )
 
 
-def _check(spec: BackendSpec) -> None:
-    """ConfigError names the setting that is none of its choices."""
+def _check(spec: BackendSpec) -> ModelConfig:
+    """The model's configuration. ConfigError names the setting that is none of its choices."""
     choices = {
         "dtype": ("auto", *DTYPES),
         "quantize": ("auto", *QUANTIZE),
@@ -200,10 +212,10 @@ def _check(spec: BackendSpec) -> None:
             raise ConfigError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
     if spec.threads < 1:
         raise ConfigError(f"threads must be at least 1, not {spec.threads}")
-    read_config(spec.model)  # an unusable model is said before a library is loaded
+    return read_config(spec.model)  # an unusable model is said before a library is loaded
 
 
-def _use_native(backend: str, device: torch.device) -> bool:
+def _use_native(backend: str, device: torch.device, config: ModelConfig) -> bool:
     """Whether our own kernels run the model. ConfigError when they are asked for and can't."""
     if backend == "torch" or (backend == "auto" and device.type != "cpu"):
         return False
@@ -211,12 +223,21 @@ def _use_native(backend: str, device: torch.device) -> bool:
         raise ConfigError("backend: the native kernels run on a processor; choose device cpu, or backend torch")
     from model.native import library
 
-    if library.available():
+    if not library.available():
+        if backend == "native":
+            raise ConfigError(
+                f"backend: the native kernels weren't built, or not from these sources; {library.BUILD_AGAIN}, or choose"
+                " backend torch"
+            )
+        return False
+    from model.native.backend import refusal
+
+    why = refusal(config)
+    if why is None:
         return True
     if backend == "native":
-        raise ConfigError(
-            "backend: the native kernels weren't built; install again where a C++ compiler is, or choose backend torch"
-        )
+        raise ConfigError(f"backend: the native kernels can't run this model ({why}); choose backend torch or auto")
+    logger.warning("the native kernels can't run this model (%s): PyTorch computes it", why)
     return False
 
 

@@ -30,6 +30,9 @@ def build_core(spec: EngineSpec, wake: Callable[[], None] = lambda: None) -> tup
             backend=spec.backend,
         )
     )
+    if backend.kernels != "torch":
+        # PyTorch's own threads would fight the kernels' for the cores, over the little that it still does here.
+        torch.set_num_threads(1)
     core = make_core(backend, spec, wake)
     for name, path in spec.adapters.items():
         core.adapters.load_now(name, path)

@@ -2,6 +2,7 @@
 
 import ctypes
 import itertools
+import os
 import weakref
 from array import array
 from collections.abc import Iterable, Sequence
@@ -42,8 +43,10 @@ class NativeBackend:
         dtype: str = "float32",
         quantize: str = "none",
         threads: int = 1,
+        streamed: bool = False,
     ) -> None:
-        """`tensors`: our parameters by name, read one by one; n_slots and context None: as choose_slots says.
+        """`tensors`: our parameters by name, read one by one; n_slots and context None: as choose_slots says; `streamed`: see
+        model.native.weights.fill.
 
         ConfigError when the settings or the shape can't be had."""
         self._library = native.load()
@@ -51,10 +54,11 @@ class NativeBackend:
         self.kernels = f"native {self._library.hg_isa().decode()}"
         element_bytes = 4 if dtype == "float32" and quantize == "none" else 2
         self.n_slots, self.context = choose_slots(config, context, element_bytes, n_slots)
-        self._handle = self._create(element_bytes)
-        self._free = weakref.finalize(self, self._library.hg_destroy, self._handle)
-        self.score_head = fill(self._library, self._handle, config, self.context, tensors)
-        self._logits = torch.empty(0, config.vocab_size)
+        handle = self._create(element_bytes)
+        self._handle: int | None = handle
+        self._free = weakref.finalize(self, _destroy, self._library, handle, os.getpid())
+        self.score_head = fill(self._library, handle, config, self.context, tensors, streamed=streamed)
+        self._logits = _empty(0, config.vocab_size)
         self._numbers = itertools.count(1)
         self._adapters: set[int] = set()
 
@@ -66,7 +70,7 @@ class NativeBackend:
         tensors = read_weights(spec.model, config, shapes, release=True)
         backend = cls(
             config, tensors, n_slots=spec.max_slots, context=spec.context, dtype=spec.dtype, quantize=spec.quantize,
-            threads=spec.threads,
+            threads=spec.threads, streamed=True,
         )  # fmt: skip
         hidden = backend.forward([Segment(0, 0, [0])])  # the first pass pays for buffers; no request should
         if backend.score_head is None:
@@ -80,6 +84,7 @@ class NativeBackend:
 
     def forward(self, segments: Sequence[Segment]) -> Tensor:
         """See model.backend.Backend."""
+        handle = self._open()
         check_segments(segments, self.n_slots, self.context)
         for segment in segments:
             if segment.adapter and segment.adapter not in self._adapters:
@@ -88,55 +93,67 @@ class NativeBackend:
             *((s.slot, s.adapter, s.start, len(s.tokens), s.outputs) for s in segments)
         )
         tokens = array("i", itertools.chain.from_iterable(s.tokens for s in segments))
-        hidden = torch.empty(sum(s.outputs for s in segments), self.config.d_model)
+        hidden = _empty(sum(s.outputs for s in segments), self.config.d_model)
         self._check(
             self._library.hg_forward(
-                self._handle, records, len(records), tokens.buffer_info()[0], len(tokens), hidden.data_ptr()
+                handle, records, len(records), tokens.buffer_info()[0], len(tokens), hidden.data_ptr()
             )
         )
         return hidden
 
     def logits(self, hidden: Tensor) -> Tensor:
         """See model.backend.Backend; the result is overwritten by the next call."""
+        handle = self._open()
         if self.score_head is not None:
             raise ConfigError("this model is a classifier: it has no language-model head to generate with")
         if hidden.ndim != 2 or hidden.shape[1] != self.config.d_model:
             raise ValueError(f"hidden states must be [R, {self.config.d_model}], not {list(hidden.shape)}")
         hidden = hidden.to("cpu", torch.float32).contiguous()
         if len(hidden) > len(self._logits):
-            self._logits = torch.empty(len(hidden), self.config.vocab_size)
+            self._logits = _empty(len(hidden), self.config.vocab_size)
         out = self._logits[: len(hidden)]
-        self._check(self._library.hg_logits(self._handle, hidden.data_ptr(), len(hidden), out.data_ptr()))
+        self._check(self._library.hg_logits(handle, hidden.data_ptr(), len(hidden), out.data_ptr()))
         return out
 
     def copy_slot(self, source: int, target: int, length: int) -> None:
         """See model.backend.Backend. ValueError when there is no such slot or length."""
-        self._check(self._library.hg_copy_slot(self._handle, source, target, length))
+        self._check(self._library.hg_copy_slot(self._open(), source, target, length))
 
     def add_adapter(self, pairs: Sequence[tuple[Projection, LowRank]]) -> int:
         """See model.backend.Backend."""
+        handle = self._open()
         if not pairs:
             raise ConfigError("the adapter has no pairs")
         number = next(self._numbers)
         try:
             for projection, pair in pairs:
-                self._add_pair(number, projection, pair)
-        except (KeyError, ValueError):
-            self._library.hg_remove_adapter(self._handle, number)
-            raise ConfigError(f"the adapter's pair on {projection.path} doesn't fit this model") from None
+                try:
+                    self._add_pair(handle, number, projection, pair)
+                except (KeyError, ValueError):
+                    raise ConfigError(f"the adapter's pair on {projection.path} doesn't fit this model") from None
+        except BaseException:
+            self._library.hg_remove_adapter(handle, number)  # what was added before; if nothing was, this does nothing
+            raise
         self._adapters.add(number)
         return number
 
     def remove_adapter(self, adapter: int) -> None:
         """See model.backend.Backend."""
+        handle = self._open()
         self._adapters.remove(adapter)
-        self._check(self._library.hg_remove_adapter(self._handle, adapter))
+        self._check(self._library.hg_remove_adapter(handle, adapter))
 
     def close(self) -> None:
-        """See model.backend.Backend."""
+        """See model.backend.Backend. Any call but this one then raises RuntimeError."""
+        self._handle = None
         self._free()
 
-    def _add_pair(self, number: int, projection: Projection, pair: LowRank) -> None:
+    def _open(self) -> int:
+        if self._handle is None:
+            raise RuntimeError("the back end is closed")
+        return self._handle
+
+    def _add_pair(self, handle: int, number: int, projection: Projection, pair: LowRank) -> None:
         layer, matrix, offset = locate(self.config, projection.ours)
         for name, rows in projection.layout.items():
             if name == projection.name:
@@ -147,31 +164,57 @@ class NativeBackend:
             raise ValueError(projection.path)
         self._check(
             self._library.hg_add_pair(
-                self._handle, number, matrix, layer, offset, b.shape[0], a.shape[1], a.shape[0], pair.scaling,
+                handle, number, matrix, layer, offset, b.shape[0], a.shape[1], a.shape[0], pair.scaling,
                 a.data_ptr(), b.data_ptr(),
             )
         )  # fmt: skip
 
     def _create(self, element_bytes: int) -> int:
-        config = self.config
-        products = self.dtype if self.quantize == "none" else self.quantize
-        # 4 bits cost the head, and with it the tied embedding, more quality than all else together, and save it little time.
-        head = "int8" if products == "int4" else products
-        shape = native.Shape(
-            architecture=0 if config.architecture == "gpt2" else 1, vocab_size=config.vocab_size, n_layer=config.n_layer,
-            n_head=config.n_head, n_kv_head=config.n_kv_head, head_dim=config.head_dim, d_model=config.d_model,
-            d_ff=config.d_ff, norm_eps=config.norm_eps, format=_FORMATS[products], head_format=_FORMATS[head],
-            tied=config.tie_embeddings, head=not config.labels, n_slots=self.n_slots, context=self.context,
-            half_cache=element_bytes == 2,
-        )  # fmt: skip
-        handle = self._library.hg_create(ctypes.byref(shape), self.threads)
-        if handle is None:
+        config, handle = self.config, ctypes.c_void_p()
+        if why := refusal(config):
+            raise ConfigError(f"the native kernels can't run this model ({why}); choose backend torch")
+        shape = _shape(config, self.dtype if self.quantize == "none" else self.quantize)
+        shape.n_slots, shape.context, shape.half_cache = self.n_slots, self.context, element_bytes == 2
+        code = self._library.hg_create(ctypes.byref(shape), self.threads, ctypes.byref(handle))
+        if code == 0 and handle.value is not None:
+            return handle.value
+        why = self._library.hg_error().decode(errors="replace")
+        if code == native.NO_MEMORY:
             size = self.n_slots * slot_bytes(config, self.context, element_bytes) / 1e9
-            raise ConfigError(
-                f"the native kernels can't run this model ({self._library.hg_error().decode()}); it asks for {self.n_slots} slots"
-                f" of {self.context} tokens, {size:.1f} GB: lower max_slots or context, or choose backend torch"
-            )
-        return handle
+            why = f"{why}; it asks for {self.n_slots} slots of {self.context} tokens, {size:.1f} GB: lower max_slots or context"
+        raise ConfigError(f"the native kernels can't be set up: {why}")
 
     def _check(self, code: int) -> None:
         native.check(self._library, code)
+
+
+def refusal(config: ModelConfig) -> str | None:
+    """Why the kernels can't compute a model of this shape, whatever the memory there is; None when they can."""
+    if max(config.vocab_size, config.n_layer, config.n_head, config.head_dim, config.d_model, config.d_ff) >= 1 << 31:
+        return "a size in config.json is larger than the kernels can count"
+    library, shape = native.load(), _shape(config, "float32")
+    return library.hg_error().decode(errors="replace") if library.hg_check_shape(ctypes.byref(shape)) else None
+
+
+def _shape(config: ModelConfig, products: str) -> native.Shape:
+    """For one slot of one token; `products`: the number format of the matrices."""
+    # 4 bits cost the head, and with it the tied embedding, more quality than all else together, and save it little time.
+    head = "int8" if products == "int4" else products
+    return native.Shape(
+        architecture=0 if config.architecture == "gpt2" else 1, vocab_size=config.vocab_size, n_layer=config.n_layer,
+        n_head=config.n_head, n_kv_head=config.n_kv_head, head_dim=config.head_dim, d_model=config.d_model,
+        d_ff=config.d_ff, norm_eps=config.norm_eps, format=_FORMATS[products], head_format=_FORMATS[head],
+        tied=config.tie_embeddings, head=not config.labels, n_slots=1, context=1, half_cache=False,
+    )  # fmt: skip
+
+
+def _destroy(library: ctypes.CDLL, handle: int, owner: int) -> None:
+    """Free a model in the process that made it. A fork has its memory, which goes with the process, but not the threads that
+    the end of a model waits for."""
+    if os.getpid() == owner:
+        library.hg_destroy(handle)
+
+
+def _empty(*shape: int) -> Tensor:
+    # The kernels write into it: of this type and here, whatever the defaults are now.
+    return torch.empty(shape, dtype=torch.float32, device="cpu")

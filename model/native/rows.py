@@ -16,14 +16,6 @@ from model.native import library
 
 BROKEN, FINITE, BANNED = 0, 1, 2  # RowState of src/rows.h
 
-_I32, _I64, _F32, _P = ctypes.c_int32, ctypes.c_int64, ctypes.c_float, ctypes.c_void_p
-_SIGNATURES: dict[str, tuple[type | None, tuple[type, ...]]] = {
-    "hg_rows_scan": (None, (_P, _I64, _I64, _I64, _P, _P, _P, _P)),
-    "hg_rows_draw": (None, (_P, _I64, _I64, _I64, _P, _P)),
-    "hg_rows_top": (None, (_P, _I64, _I64, _I64, _I64, _P, _P)),
-    "hg_rows_candidates": (_I64, (_P, _I64, _F32, _P, _P, _I64)),
-}
-
 
 class Scan(NamedTuple):
     """What one pass over logits [R, V] tells; each of length R. Plain lists: for a few numbers tensors cost more than the pass."""
@@ -53,32 +45,38 @@ def scan(logits: Tensor, *, logsumexp: bool = False) -> Scan | None:
     if kernels is None:
         return None
     n = len(logits)
-    argmax, best, state = (_I32 * n)(), (_F32 * n)(), (ctypes.c_uint8 * n)()
-    norms = (_F32 * n)() if logsumexp else None
-    kernels.hg_rows_scan(*_shape(logits), argmax, best, norms, state)
+    argmax, best, state = (ctypes.c_int32 * n)(), (ctypes.c_float * n)(), (ctypes.c_uint8 * n)()
+    norms = (ctypes.c_float * n)() if logsumexp else None
+    library.check(kernels, kernels.hg_rows_scan(*_shape(logits), argmax, best, norms, state))
     return Scan(argmax[:], best[:], state[:], None if norms is None else norms[:])
 
 
 def draw(logits: Tensor, draws: Sequence[Draw]) -> list[int] | None:
     """One token for each row of logits [R, V], the same that model.sampling draws; -1 where only that can tell: for a
-    broken row, and about once in a million draws, where the point falls within rounding of a boundary."""
+    broken row, and about once in a million draws, where the point falls within rounding of a boundary. ValueError when there
+    are not as many draws as rows."""
     kernels = _kernels_for(logits)
     if kernels is None:
         return None
-    tokens = (_I32 * len(logits))()
-    kernels.hg_rows_draw(*_shape(logits), (Draw * len(draws))(*draws), tokens)
+    if len(draws) != len(logits):
+        raise ValueError(f"{len(draws)} draws for {len(logits)} rows of logits")
+    tokens = (ctypes.c_int32 * len(logits))()
+    library.check(kernels, kernels.hg_rows_draw(*_shape(logits), (Draw * len(draws))(*draws), tokens))
     return tokens[:]
 
 
 def top(logits: Tensor, k: int) -> tuple[Tensor, Tensor] | None:
     """The k largest of each row of logits [R, V], largest first, the lower index first among equals: ids [R, k] int32,
-    values [R, k]. Not for broken rows."""
+    values [R, k]. Not for broken rows. ValueError when k is less than 0."""
     kernels = _kernels_for(logits)
     if kernels is None:
         return None
+    if k < 0:
+        raise ValueError(f"the {k} largest can't be had")
     k = min(k, logits.shape[1])
-    ids, values = torch.empty(len(logits), k, dtype=torch.int32), torch.empty(len(logits), k)
-    kernels.hg_rows_top(*_shape(logits), k, ids.data_ptr(), values.data_ptr())
+    ids, values = _empty(len(logits), k, dtype=torch.int32), _empty(len(logits), k)
+    if k > 0:
+        library.check(kernels, kernels.hg_rows_top(*_shape(logits), k, ids.data_ptr(), values.data_ptr()))
     return ids, values
 
 
@@ -87,15 +85,16 @@ def candidates(row: Tensor, threshold: float) -> tuple[Tensor, Tensor] | None:
     kernels = _kernels_for(row[None])
     if kernels is None:
         return None
-    capacity = 1024
+    capacity, count = 1024, ctypes.c_int64()
     while True:
-        ids, values = torch.empty(capacity, dtype=torch.int32), torch.empty(capacity)
-        count = kernels.hg_rows_candidates(
-            row.data_ptr(), len(row), threshold, ids.data_ptr(), values.data_ptr(), capacity
+        ids, values = _empty(capacity, dtype=torch.int32), _empty(capacity)
+        code = kernels.hg_rows_candidates(
+            row.data_ptr(), len(row), threshold, ids.data_ptr(), values.data_ptr(), capacity, ctypes.byref(count)
         )
-        if count <= capacity:
-            return ids[:count], values[:count]
-        capacity = count
+        library.check(kernels, code)
+        if count.value <= capacity:
+            return ids[: count.value], values[: count.value]
+        capacity = count.value
 
 
 def _kernels_for(logits: Tensor) -> ctypes.CDLL | None:
@@ -109,12 +108,9 @@ def _shape(logits: Tensor) -> tuple[int, int, int, int]:
 
 @cache
 def _kernels() -> ctypes.CDLL | None:
-    return declare(library.load()) if library.available() else None
+    return library.load() if library.available() else None
 
 
-def declare(kernels: ctypes.CDLL) -> ctypes.CDLL:
-    """The library with the types of the functions above set."""
-    for name, (result, arguments) in _SIGNATURES.items():
-        function = getattr(kernels, name)
-        function.restype, function.argtypes = result, arguments
-    return kernels
+def _empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    # The kernels write into it: of this type and here, whatever the defaults are now.
+    return torch.empty(shape, dtype=dtype, device="cpu")

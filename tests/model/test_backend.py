@@ -62,8 +62,27 @@ def test_torch_where_no_kernels_were_built(tiny_gpt2_dir: Path, monkeypatch: pyt
     monkeypatch.setenv(library.OVERRIDE, "off")
     backend = load_backend(BackendSpec(model=tiny_gpt2_dir, device="cpu"))
     assert isinstance(backend, TorchBackend)
-    with pytest.raises(ConfigError, match=r"backend: the native kernels weren't built; .* backend torch"):
+    with pytest.raises(ConfigError, match=r"backend: the native kernels weren't built.* backend torch"):
         load_backend(BackendSpec(model=tiny_gpt2_dir, device="cpu", backend="native"))
+
+
+@needs_kernels
+def test_torch_for_a_model_that_is_too_wide_for_the_kernels(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    save_model(random_model(tiny_config("gpt2", d_ff=1 << 17, n_layer=1)), tmp_path)
+    threads = torch.get_num_threads()
+    try:
+        backend = load_backend(BackendSpec(model=tmp_path, device="cpu", max_slots=1))
+    finally:
+        torch.set_num_threads(threads)
+    assert isinstance(backend, TorchBackend)
+    assert [record.getMessage() for record in caplog.records] == [
+        "the native kernels can't run this model (a layer has more inputs than the kernels can sum: 131072, not at most 65536):"
+        " PyTorch computes it"
+    ]
+    with pytest.raises(
+        ConfigError, match=r"backend: the native kernels can't run this model \(a layer has .* backend torch"
+    ):
+        load_backend(BackendSpec(model=tmp_path, device="cpu", backend="native"))
 
 
 def test_bfloat16_by_itself_only_for_16_bit_checkpoints_on_kernels_that_multiply_it(
@@ -96,6 +115,10 @@ def test_slots_are_what_a_gibibyte_holds_within_bounds():
     assert choose_slots(config, 64, 4, None) == (32, 64)
     assert choose_slots(replace(config, context_length=8192), None, 4, None) == (4, 8192)
     assert choose_slots(config, None, 4, 100) == (100, 1024)
+    with pytest.raises(ConfigError, match="max_slots: 4294967300 slots are more than there can be"):
+        choose_slots(config, None, 4, (1 << 32) + 4)
+    with pytest.raises(ConfigError, match="context: 4294967312 tokens are more than a slot can have"):
+        choose_slots(replace(config, context_length=(1 << 32) + 16), None, 4, 1)
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {

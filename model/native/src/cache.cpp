@@ -1,7 +1,9 @@
 #include "cache.h"
 
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <initializer_list>
 
 #include "vec.h"
 
@@ -16,7 +18,20 @@ namespace {
 // A vector of values may be read as a whole where the head has fewer dimensions, so the last one needs room behind it.
 constexpr size_t kSlack = 64;
 
-int32_t round_context(int32_t context) { return (context + kCacheBlock - 1) / kCacheBlock * kCacheBlock; }
+constexpr int32_t kMaxContext = INT32_MAX / kCacheBlock * kCacheBlock;
+
+int32_t round_context(int32_t context) { return (context + (kCacheBlock - 1)) / kCacheBlock * kCacheBlock; }
+
+// Whether every size is one, and no count of elements or bytes passes what can be counted.
+bool countable(const Cache& cache, int32_t context) {
+    if (context < 1 || context > kMaxContext) return false;
+    int64_t bytes = 4;
+    for (const int32_t size : {cache.n_layer, cache.n_slots, cache.n_kv_head, cache.head_dim, round_context(context)}) {
+        if (size < 1 || bytes > (INT64_MAX / 4) / size) return false;
+        bytes *= size;
+    }
+    return true;
+}
 
 size_t array_bytes(const Cache& cache) {  // of the keys alone, or the values
     return cache.head_offset(cache.n_layer, 0, 0) * cache.element() + kSlack;
@@ -87,13 +102,11 @@ void append(Cache& cache, size_t head, int64_t position, const float* k, const f
 
 }  // namespace
 
-size_t cache_bytes(int32_t n_layer, int32_t n_slots, int32_t n_kv_head, int32_t head_dim, int32_t context, bool half) {
-    return 2 * array_bytes(Cache{n_layer, n_slots, n_kv_head, head_dim, round_context(context), half, nullptr, nullptr});
-}
-
 bool cache_create(Cache& cache, int32_t n_layer, int32_t n_slots, int32_t n_kv_head, int32_t head_dim, int32_t context,
                   bool half) {
-    cache = Cache{n_layer, n_slots, n_kv_head, head_dim, round_context(context), half, nullptr, nullptr};
+    cache = Cache{n_layer, n_slots, n_kv_head, head_dim, 0, half, nullptr, nullptr};
+    if (!countable(cache, context)) return false;
+    cache.context = round_context(context);
     cache.keys = reserve(array_bytes(cache));
     cache.values = reserve(array_bytes(cache));
     if (cache.keys != nullptr && cache.values != nullptr) return true;

@@ -25,10 +25,8 @@ struct Cache {
     }
 };
 
-// Bytes of keys and values together, of a cache of at least `context` positions.
-size_t cache_bytes(int32_t n_layer, int32_t n_slots, int32_t n_kv_head, int32_t head_dim, int32_t context, bool half);
-
-// Reserves zeroed memory that costs nothing until it is written. False when there is not enough.
+// Reserves zeroed memory for at least `context` positions a slot, which costs nothing until it is written. False when there is
+// not enough, or a size is less than 1 or too large to count.
 bool cache_create(
     Cache&, int32_t n_layer, int32_t n_slots, int32_t n_kv_head, int32_t head_dim, int32_t context, bool half);
 void cache_destroy(Cache&);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <new>
+#include <string>
 #include <utility>
 
 #include "simd.h"
@@ -11,21 +12,6 @@ namespace {
 
 void require(bool right, const char* message) {
     if (!right) throw BadArgument(message);
-}
-
-void check_shape(const Shape& s) {
-    require(s.architecture == Architecture::gpt2 || s.architecture == Architecture::llama, "unknown architecture");
-    for (const Format format : {s.format, s.head_format}) {
-        require(Format::f32 <= format && format <= Format::int4, "unknown number format");
-    }
-    for (const int32_t size : {s.vocab_size, s.n_layer, s.n_head, s.n_kv_head, s.head_dim, s.d_model, s.d_ff, s.n_slots,
-                               s.context}) {
-        require(size > 0, "every size must be at least 1");
-    }
-    require(s.n_head % s.n_kv_head == 0, "n_head must be a multiple of n_kv_head");
-    require(s.architecture == Architecture::gpt2 || s.head_dim % 2 == 0, "head_dim must be even for rotary positions");
-    const int64_t widest = std::max<int64_t>({s.d_model, s.d_ff, s.query_width()});
-    require(widest <= kMaxInputs, "a layer has more inputs than the kernels can sum");
 }
 
 Linear empty_linear(Format format, int64_t n_out, int64_t n_in) {
@@ -65,6 +51,23 @@ void gather(const Piece* pieces, int64_t begin, int64_t end, int64_t n_in, float
 }
 
 }  // namespace
+
+void check_shape(const Shape& s) {
+    require(s.architecture == Architecture::gpt2 || s.architecture == Architecture::llama, "unknown architecture");
+    for (const Format format : {s.format, s.head_format}) {
+        require(Format::f32 <= format && format <= Format::int4, "unknown number format");
+    }
+    for (const int32_t size : {s.vocab_size, s.n_layer, s.n_head, s.n_kv_head, s.head_dim, s.d_model, s.d_ff, s.n_slots,
+                               s.context}) {
+        require(size > 0, "every size must be at least 1");
+    }
+    require(s.n_head % s.n_kv_head == 0, "n_head must be a multiple of n_kv_head");
+    require(s.architecture == Architecture::gpt2 || s.head_dim % 2 == 0, "head_dim must be even for rotary positions");
+    const int64_t widest = std::max<int64_t>({s.d_model, s.d_ff, s.query_width()});
+    if (widest <= kMaxInputs) return;
+    throw BadArgument("a layer has more inputs than the kernels can sum: " + std::to_string(widest) + ", not at most " +
+                      std::to_string(kMaxInputs));
+}
 
 Model::Model(const Shape& shape_, int threads) : shape((check_shape(shape_), shape_)), pool(threads) {
     blocks.resize(static_cast<size_t>(shape.n_layer));
@@ -114,7 +117,13 @@ Linear& Model::linear(Matrix which, int32_t layer) {
     return blocks[static_cast<size_t>(layer)].linears[static_cast<int>(which)];
 }
 
-void Model::pack(Matrix which, int32_t layer, const Piece* pieces, int32_t n_pieces) {
+int64_t& Model::packed(Matrix which, int32_t layer) {
+    if (which == Matrix::head) return head_packed_;
+    if (which == Matrix::embedding) return embedding_packed_;
+    return blocks[static_cast<size_t>(layer)].packed[static_cast<int>(which)];
+}
+
+void Model::pack(Matrix which, int32_t layer, const Piece* pieces, int32_t n_pieces, int64_t row_begin, int64_t row_end) {
     Linear& target = linear(which, layer);
     int64_t rows = 0;
     for (int32_t i = 0; i < n_pieces; ++i) {
@@ -122,18 +131,20 @@ void Model::pack(Matrix which, int32_t layer, const Piece* pieces, int32_t n_pie
         rows += pieces[i].rows;
     }
     require(rows == target.n_out, "the pieces have another number of rows than the matrix");
-    const int64_t n_in = target.n_in;
+    require(row_begin == 0 || row_begin == packed(which, layer), "a matrix's rows are packed in order");
+    require(row_begin % kPanel == 0 && row_begin < row_end && row_end <= rows && (row_end % kPanel == 0 || row_end == rows),
+            "rows that are not whole panels");
+    packed(which, layer) = row_begin;
+    const int64_t n_in = target.n_in, first = row_begin / kPanel;
     Buffer scratch(static_cast<size_t>(pool.threads()) * kPanel * static_cast<size_t>(n_in) * sizeof(float));
-    pool.run(target.n_panels, [&](int64_t panel, int thread) {
+    pool.run(linear_panels(row_end) - first, [&](int64_t chunk, int thread) {
         float* panel_rows = scratch.floats() + thread * kPanel * n_in;
-        const int64_t begin = panel * kPanel, end = std::min(begin + kPanel, target.n_out);
+        const int64_t panel = first + chunk, begin = panel * kPanel, end = std::min(begin + kPanel, target.n_out);
         gather(pieces, begin, end, n_in, panel_rows);
         // The panel's rows alone are there: linear_pack is told where row 0 would be, and reads none of the others.
         linear_pack(target, panel_rows - begin * n_in, panel, panel + 1);
     });
-    if (which == Matrix::head) head_packed_ = true;
-    else if (which == Matrix::embedding) embedding_packed_ = true;
-    else blocks[static_cast<size_t>(layer)].packed[static_cast<int>(which)] = true;
+    packed(which, layer) = row_end;
 }
 
 int64_t Model::vector_size(Vector which) const {
@@ -164,7 +175,9 @@ void Model::set_vector(Vector which, int32_t layer, const float* values, int64_t
 void Model::check_complete() const {
     const bool gpt2 = shape.architecture == Architecture::gpt2;
     for (const Block& block : blocks) {
-        for (const bool packed : block.packed) require(packed, "a block's matrix has not been set");
+        for (int i = 0; i < kBlockMatrices; ++i) {
+            require(block.packed[i] == block.linears[i].n_out, "a block's matrix has not been set");
+        }
         for (const Vector gain : {Vector::attention_gain, Vector::mlp_gain}) {
             require(!block.vectors[static_cast<int>(gain)].empty(), "a block's norm has not been set");
         }
@@ -172,8 +185,8 @@ void Model::check_complete() const {
             require(block.vectors[static_cast<int>(bias)].empty() != gpt2, "LayerNorm has a bias, RMSNorm none");
         }
     }
-    require(!shape.head || head_packed_, "the head has not been set");
-    require(embedding_.data == nullptr || embedding_packed_, "the token embedding has not been set");
+    require(head_packed_ == head_.n_out, "the head has not been set");
+    require(embedding_packed_ == embedding_.n_out, "the token embedding has not been set");
     require(!vector(Vector::final_gain).empty() && vector(Vector::final_bias).empty() != gpt2, "the last norm's gain or bias");
     require(vector(Vector::positions).empty() != gpt2, "learned positions are gpt2's, and needed there");
     require(vector(Vector::cosines).empty() == gpt2 && vector(Vector::sines).empty() == gpt2,

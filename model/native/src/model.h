@@ -39,6 +39,9 @@ struct Shape {
     int64_t up_width() const { return int64_t{d_ff} * (architecture == Architecture::llama ? 2 : 1); }
 };
 
+// Throws BadArgument on a shape that the kernels can't compute.
+void check_shape(const Shape& shape);
+
 // The products of a block, and the two matrices outside. Llama's gate and up are one product, gate first.
 enum class Matrix : int32_t { qkv = 0, out = 1, up = 2, down = 3, embedding = 4, head = 5 };
 constexpr int kBlockMatrices = 4;
@@ -72,7 +75,7 @@ struct Piece {
 struct Block {
     Linear linears[kBlockMatrices];
     std::vector<float> vectors[kBlockVectors];
-    bool packed[kBlockMatrices] = {};
+    int64_t packed[kBlockMatrices] = {};  // rows so far
 };
 
 class Model {
@@ -83,8 +86,9 @@ class Model {
     Model(const Model&) = delete;
     Model& operator=(const Model&) = delete;
 
-    // Packs a matrix from its pieces, rows end to end; `layer` is read for a block's only.
-    void pack(Matrix which, int32_t layer, const Piece* pieces, int32_t n_pieces);
+    // Packs rows [row_begin, row_end) of a matrix, whose pieces' rows lie end to end; `layer` is read for a block's only. The
+    // ranges come in order and end at a multiple of kPanel or the last row, which completes the matrix.
+    void pack(Matrix which, int32_t layer, const Piece* pieces, int32_t n_pieces, int64_t row_begin, int64_t row_end);
     void set_vector(Vector which, int32_t layer, const float* values, int64_t n);
     // Throws BadArgument when something has not been set.
     void check_complete() const;
@@ -109,12 +113,13 @@ class Model {
 
   private:
     Linear& linear(Matrix which, int32_t layer);
+    int64_t& packed(Matrix which, int32_t layer);
     int64_t vector_size(Vector which) const;
     void lay_out();
 
     Buffer weights_;
     Linear embedding_{}, head_{};
-    bool embedding_packed_ = false, head_packed_ = false;
+    int64_t embedding_packed_ = 0, head_packed_ = 0;
     std::vector<float> vectors_[kVectors - kBlockVectors];
 };
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <utility>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -76,6 +77,7 @@ void Pool::run_shared(int64_t n_chunks, Call call, void* context) {
     for (int64_t first = 0; first < n_chunks; first += kMaxChunks) {
         run_region(std::min(n_chunks - first, kMaxChunks), first);
     }
+    if (failure_ != nullptr) std::rethrow_exception(std::exchange(failure_, nullptr));
 }
 
 void Pool::run_region(int64_t n_chunks, int64_t first) {
@@ -98,9 +100,18 @@ uint64_t Pool::take(int thread) {
     for (;;) {
         const uint64_t state = state_.fetch_add(1, std::memory_order_acq_rel);
         if (next_of(state) >= chunks_of(state)) return region_of(state);
-        call_(context_, first_ + static_cast<int64_t>(next_of(state)), thread);
+        try {
+            call_(context_, first_ + static_cast<int64_t>(next_of(state)), thread);
+        } catch (...) {  // a chunk that failed is done too: the caller waits for all, and tells
+            keep_failure();
+        }
         done_.fetch_add(1, std::memory_order_release);
     }
+}
+
+void Pool::keep_failure() {
+    const std::lock_guard<std::mutex> lock(failure_mutex_);
+    if (failure_ == nullptr) failure_ = std::current_exception();
 }
 
 void Pool::work(int thread) {

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <exception>
 #include <mutex>
 #include <thread>
 #include <type_traits>
@@ -24,11 +25,12 @@ class Pool {
     int threads() const { return static_cast<int>(workers_.size()) + 1; }
 
     // Calls work(chunk, thread) for every chunk of [0, n_chunks), each once, on some thread of [0, threads()), and
-    // returns when all have returned. From one thread at a time. `work` must not throw.
+    // returns when all have returned. From one thread at a time. Where `work` throws, the other chunks are done all the same,
+    // and then the first exception is thrown here.
     template <typename Work>
     void run(int64_t n_chunks, Work&& work) {
         if (n_chunks <= 1 || workers_.empty()) {
-            for (int64_t chunk = 0; chunk < n_chunks; ++chunk) work(chunk, 0);
+            run_alone(n_chunks, work);
             return;
         }
         auto call = [](void* context, int64_t chunk, int thread) {
@@ -47,11 +49,25 @@ class Pool {
     }
 
   private:
+    template <typename Work>
+    static void run_alone(int64_t n_chunks, Work& work) {
+        std::exception_ptr failure;
+        for (int64_t chunk = 0; chunk < n_chunks; ++chunk) {
+            try {
+                work(chunk, 0);
+            } catch (...) {
+                if (failure == nullptr) failure = std::current_exception();
+            }
+        }
+        if (failure != nullptr) std::rethrow_exception(failure);
+    }
+
     using Call = void (*)(void* context, int64_t chunk, int thread);
 
     void run_shared(int64_t n_chunks, Call call, void* context);
     void run_region(int64_t n_chunks, int64_t first);
     uint64_t take(int thread);
+    void keep_failure();
     void work(int thread);
     void wait_while(uint64_t seen);
     void close();
@@ -63,6 +79,9 @@ class Pool {
     alignas(64) Call call_ = nullptr;           // these three stand still while a chunk of the region is not done
     void* context_ = nullptr;
     int64_t first_ = 0;  // number of the region's chunk 0
+
+    std::mutex failure_mutex_;
+    std::exception_ptr failure_;  // the first that a chunk threw
 
     std::atomic<int> sleepers_{0};
     std::atomic<bool> closing_{false};

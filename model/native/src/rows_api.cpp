@@ -1,35 +1,51 @@
 // What model/native/rows.py calls: rows of logits in, choices out.
-#include <algorithm>
-
 #include "api.h"
 #include "rows.h"
 
+namespace {
+
+void require(bool right, const char* message) {
+    if (!right) throw hg::BadArgument(message);
+}
+
+}  // namespace
+
 // logits [n_rows, n_vocab], rows `stride` floats apart -> argmax, max, logsumexp (may be null), state (RowState), each
 // [n_rows].
-HG_API void hg_rows_scan(const float* logits, int64_t n_rows, int64_t n_vocab, int64_t stride, int32_t* argmax,
-                         float* max, float* logsumexp, uint8_t* state) {
-    for (int64_t r = 0; r < n_rows; ++r) {
-        const hg::RowScan scan = hg::row_scan(logits + r * stride, n_vocab, logsumexp != nullptr);
-        argmax[r] = scan.argmax;
-        max[r] = scan.max;
-        state[r] = scan.state;
-        if (logsumexp != nullptr) logsumexp[r] = scan.logsumexp;
-    }
+HG_API int32_t hg_rows_scan(const float* logits, int64_t n_rows, int64_t n_vocab, int64_t stride, int32_t* argmax,
+                            float* max, float* logsumexp, uint8_t* state) {
+    return hg::guarded([&] {
+        require(n_vocab >= 1, "a row of logits must have at least one");
+        for (int64_t r = 0; r < n_rows; ++r) {
+            const hg::RowScan scan = hg::row_scan(logits + r * stride, n_vocab, logsumexp != nullptr);
+            argmax[r] = scan.argmax;
+            max[r] = scan.max;
+            state[r] = scan.state;
+            if (logsumexp != nullptr) logsumexp[r] = scan.logsumexp;
+        }
+    });
 }
 
 // One token per row, or -1 where only the reference can tell: draws [n_rows], tokens [n_rows].
-HG_API void hg_rows_draw(const float* logits, int64_t n_rows, int64_t n_vocab, int64_t stride, const hg::RowDraw* draws,
-                         int32_t* tokens) {
-    for (int64_t r = 0; r < n_rows; ++r) tokens[r] = hg::row_draw(logits + r * stride, n_vocab, draws[r]);
+HG_API int32_t hg_rows_draw(const float* logits, int64_t n_rows, int64_t n_vocab, int64_t stride, const hg::RowDraw* draws,
+                            int32_t* tokens) {
+    return hg::guarded([&] {
+        require(n_vocab >= 1, "a row of logits must have at least one");
+        for (int64_t r = 0; r < n_rows; ++r) tokens[r] = hg::row_draw(logits + r * stride, n_vocab, draws[r]);
+    });
 }
 
-// The k largest of each row, in order: ids, values [n_rows, k]; k at most n_vocab.
-HG_API void hg_rows_top(const float* logits, int64_t n_rows, int64_t n_vocab, int64_t stride, int64_t k, int32_t* ids,
-                        float* values) {
-    for (int64_t r = 0; r < n_rows; ++r) hg::row_top(logits + r * stride, n_vocab, k, ids + r * k, values + r * k);
+// The k largest of each row, in order: ids, values [n_rows, k]; k from 1 to n_vocab.
+HG_API int32_t hg_rows_top(const float* logits, int64_t n_rows, int64_t n_vocab, int64_t stride, int64_t k, int32_t* ids,
+                           float* values) {
+    return hg::guarded([&] {
+        require(1 <= k && k <= n_vocab, "so many of a row's largest can't be had");
+        for (int64_t r = 0; r < n_rows; ++r) hg::row_top(logits + r * stride, n_vocab, k, ids + r * k, values + r * k);
+    });
 }
 
-HG_API int64_t hg_rows_candidates(const float* row, int64_t n_vocab, float threshold, int32_t* ids, float* values,
-                                  int64_t capacity) {
-    return hg::row_candidates(row, n_vocab, threshold, ids, values, capacity);
+// How many reach the threshold goes into `count`; see hg::row_candidates.
+HG_API int32_t hg_rows_candidates(const float* row, int64_t n_vocab, float threshold, int32_t* ids, float* values,
+                                  int64_t capacity, int64_t* count) {
+    return hg::guarded([&] { *count = hg::row_candidates(row, n_vocab, threshold, ids, values, capacity); });
 }

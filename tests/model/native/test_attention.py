@@ -283,3 +283,12 @@ def test_elementwise_functions(isa: str, kind: int, name: str) -> None:
     lib.hg_elementwise(1, x.ctypes.data, up.ctypes.data, len(x), gated.ctypes.data)
     if kind == 1:
         assert same_bits(gated, out * up)
+
+
+@pytest.mark.parametrize("isa", library.instruction_sets())
+def test_sizes_too_large_to_count_are_no_cache(isa: str) -> None:
+    create, most = kernels(isa).hg_cache_create, (1 << 31) - 1
+    assert create(1 << 16, 1 << 16, 1 << 16, 1 << 16, 16, 0) is None  # 2^68 elements, which would wrap round to none
+    assert create(1, 1, 1, 8, most, 0) is None  # no whole number of blocks
+    assert create(1, 1, 1, 8, 0, 0) is None
+    assert create(1, -1, -1, 8, 16, 0) is None

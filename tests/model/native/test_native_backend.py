@@ -2,11 +2,15 @@
 
 import gc
 import math
+import os
 import random
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import pytest
@@ -22,7 +26,7 @@ from model.config import ModelConfig, RopeScaling
 from model.errors import ConfigError, ContextLengthError
 from model.gpt import GPT, SequenceClassifier
 from model.lora import LoraConfig, add_lora, lora_pairs, merge_lora
-from model.native import library
+from model.native import library, weights
 from model.native.backend import NativeBackend
 
 SETS = library.instruction_sets()
@@ -296,9 +300,9 @@ def test_a_wrong_call_of_the_library_is_an_error_and_no_crash() -> None:
         kernels.hg_set_vector(handle, 8, 0, vector.data_ptr(), 5),
         kernels.hg_set_vector(handle, 99, 0, vector.data_ptr(), 5),
         kernels.hg_set_vector(handle, 0, 7, vector.data_ptr(), 96),
-        kernels.hg_pack(handle, 0, 0, piece, 1),
-        kernels.hg_pack(handle, 4, 0, piece, 1),  # tied: there is no embedding of its own
-        kernels.hg_pack(handle, 0, 2, piece, 1),
+        kernels.hg_pack(handle, 0, 0, piece, 1, 0, 5),
+        kernels.hg_pack(handle, 4, 0, piece, 1, 0, 5),  # tied: there is no embedding of its own
+        kernels.hg_pack(handle, 0, 2, piece, 1, 0, 5),
         kernels.hg_add_pair(handle, 1, 5, 0, 0, 1, 32, 1, 1.0, vector.data_ptr(), vector.data_ptr()),
         kernels.hg_add_pair(handle, 1, 0, 0, 0, 0, 0, 0, 1.0, None, None),
         kernels.hg_remove_adapter(handle, 1),
@@ -358,3 +362,173 @@ def test_more_threads_than_cores_and_two_models_at_once() -> None:
             assert torch.equal(logits_of(backend, Segment(0, 0, tokens, 100)), want)
     with pytest.raises(ConfigError, match="threads"):
         NativeBackend.from_model(models[0], n_slots=1, threads=0)
+
+
+def test_results_are_float32_whatever_the_default_is() -> None:
+    model, tokens = model_of("gpt2"), sequence(20)
+    backend = NativeBackend.from_model(model, n_slots=1)
+    want = logits_of(backend, Segment(0, 0, tokens, 20))
+    torch.set_default_dtype(torch.float64)  # a smaller one would be written past its end, were it taken
+    try:
+        late = NativeBackend.from_model(model, n_slots=1)
+        got = [logits_of(each, Segment(0, 0, tokens, 20)) for each in (backend, late)]
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(got[0], want)
+    assert torch.equal(got[1], want)
+
+
+@torch.no_grad()
+def test_a_closed_back_end_says_so() -> None:
+    model = model_of("gpt2")
+    backend = NativeBackend.from_model(model, n_slots=2)
+    hidden = backend.forward([Segment(0, 0, [1, 2])])
+    pairs = adapter_on(model, 1, rank=2)
+    number = backend.add_adapter(pairs)
+    backend.close()
+    calls: list[Callable[[], object]] = [
+        lambda: backend.forward([Segment(0, 2, [3])]), lambda: backend.logits(hidden), lambda: backend.copy_slot(0, 1, 2),
+        lambda: backend.add_adapter(pairs), lambda: backend.remove_adapter(number),
+    ]  # fmt: skip
+    for call in calls:
+        with pytest.raises(RuntimeError, match="the back end is closed"):
+            call()
+    backend.close()
+
+
+def test_the_library_refuses_a_null_handle() -> None:
+    kernels, values = library.load(), torch.zeros(64)
+    address, piece = values.data_ptr(), library.Piece(values.data_ptr(), 0, 1, 1, 1)
+    kernels.hg_destroy(None)
+    for code in (
+        kernels.hg_pack(None, 0, 0, piece, 1, 0, 1),
+        kernels.hg_set_vector(None, 0, 0, address, 1),
+        kernels.hg_check_complete(None),
+        kernels.hg_forward(None, library.SegmentRecord(0, 0, 0, 1, 1), 1, address, 1, address),
+        kernels.hg_logits(None, address, 1, address),
+        kernels.hg_copy_slot(None, 0, 1, 1),
+        kernels.hg_add_pair(None, 1, 0, 0, 0, 1, 1, 1, 1.0, address, address),
+        kernels.hg_remove_adapter(None, 1),
+    ):
+        with pytest.raises(ValueError, match="the handle is null"):
+            library.check(kernels, code)
+
+
+def in_a_process(script: str, *arguments: object) -> str:
+    """What a script prints in a process of its own, which must end well and soon."""
+    done = subprocess.run(
+        [sys.executable, "-c", dedent(script), *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_fork_ends_without_the_threads_it_does_not_have(tmp_path: Path) -> None:
+    save_model(model_of("gpt2"), tmp_path)
+    script = """
+        import os, sys, time
+        from pathlib import Path
+        from model.backend import BackendSpec, Segment, load_backend
+        backend = load_backend(BackendSpec(model=Path(sys.argv[1]), backend="native", max_slots=1, threads=3))
+        child = os.fork()
+        if child == 0:
+            sys.exit(7)  # by way of everything that is done at the end of a process
+        end = time.monotonic() + 60
+        while (found := os.waitpid(child, os.WNOHANG)) == (0, 0) and time.monotonic() < end:
+            time.sleep(0.01)
+        if found == (0, 0):
+            os.kill(child, 9)
+        print(os.waitstatus_to_exitcode(found[1]) if found[0] else "hangs")
+    """
+    assert in_a_process(script, tmp_path) == "7\n"
+
+
+@torch.no_grad()
+def test_an_adapter_that_fails_halfway_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_of("gpt2")
+    backend = NativeBackend.from_model(model, n_slots=1)
+    pairs, add, added = adapter_on(model, 1, rank=2), backend._add_pair, []
+
+    def fail_later(handle: int, number: int, projection: Any, pair: Any) -> None:
+        if len(added) == 2:
+            raise MemoryError
+        add(handle, number, projection, pair)
+        added.append(number)
+
+    monkeypatch.setattr(backend, "_add_pair", fail_later)
+    with pytest.raises(MemoryError):
+        backend.add_adapter(pairs)
+    assert library.load().hg_remove_adapter(backend._handle, added[0]) == library.BAD_ARGUMENT  # there is none
+
+
+def test_sizes_beyond_what_the_kernels_can_do_are_told_from_a_lack_of_memory() -> None:
+    model = model_of("gpt2")
+    with pytest.raises(
+        ConfigError, match=r"can't run this model \(.* 131072, not at most 65536\); choose backend torch"
+    ):
+        NativeBackend(replace(model.config, d_ff=1 << 17), [], n_slots=1)
+    with pytest.raises(ConfigError, match="larger than the kernels can count"):
+        NativeBackend(replace(model.config, d_ff=(1 << 32) + 64), [], n_slots=1)
+    with pytest.raises(ConfigError, match=r"not enough memory; it asks for 2147483647 slots .* lower max_slots"):
+        NativeBackend.from_model(model, n_slots=(1 << 31) - 1)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama-untied-biases", "llama-odd"])
+@pytest.mark.parametrize("kind", FORMATS)
+def test_weights_packed_in_parts_are_the_same(
+    tmp_path: Path, name: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokens = model_of(name), sequence(30)
+    save_model(model, tmp_path)
+    want = logits_of(NativeBackend.from_model(model, n_slots=1, **FORMATS[kind]), Segment(0, 0, tokens, 30))
+    ranges: list[tuple[int, int]] = []
+    monkeypatch.setattr(weights, "_RANGE_BYTES", 5000)
+    monkeypatch.setattr(weights, "release_file_pages", lambda tensor: ranges.append(tensor.shape))
+    spec = {"dtype": "float32"} | FORMATS[kind]
+    backend = load_backend(BackendSpec(model=tmp_path, backend="native", max_slots=1, **spec))
+    assert torch.equal(logits_of(backend, Segment(0, 0, tokens, 30)), want)
+    assert ranges.count((VOCAB, model.config.d_model)) > 1
+
+
+def test_parts_of_a_matrix_come_in_order_and_in_whole_panels() -> None:
+    model = model_of("gpt2")
+    backend, kernels = NativeBackend.from_model(model, n_slots=1), library.load()
+    table = torch.zeros(VOCAB, model.config.d_model)
+    piece, rows = library.Piece(table.data_ptr(), 0, VOCAB, table.stride(0), 1), kernels.hg_pack_rows()
+
+    def pack(begin: int, end: int) -> None:
+        library.check(kernels, kernels.hg_pack(backend._handle, 5, 0, piece, 1, begin, end))
+
+    pack(0, rows)
+    for begin, end in ((2 * rows, 3 * rows), (rows, rows), (rows, 2 * rows - 1), (rows, VOCAB + 1), (-rows, rows)):
+        with pytest.raises(ValueError, match="rows"):
+            pack(begin, end)
+    with pytest.raises(ValueError, match="head has not been set"):  # not whole any more
+        library.check(kernels, kernels.hg_check_complete(backend._handle))
+    pack(rows, VOCAB)
+    library.check(kernels, kernels.hg_check_complete(backend._handle))
+
+
+def test_loading_holds_no_more_of_the_file_than_a_part(tmp_path: Path) -> None:
+    # An embedding of 100 MB in the file, 25 MB packed.
+    config = tiny_config("llama", **(IDS | {"vocab_size": 100_000}), d_model=256, d_ff=64, n_layer=1)
+    save_model(random_model(config), tmp_path)
+    script = """
+        import sys
+        from pathlib import Path
+        from model.backend import BackendSpec, Segment, load_backend
+        def megabytes(name):
+            lines = Path("/proc/self/status").read_text().splitlines()
+            return next((int(line.split()[1]) / 1024 for line in lines if line.startswith(name + ":")), None)
+        spec = dict(dtype="float32", quantize="int8", backend="native", max_slots=1, context=16)
+        load_backend(BackendSpec(model=Path(sys.argv[1]), **spec)).close()  # libraries and their buffers
+        backend = load_backend(BackendSpec(model=Path(sys.argv[2]), **spec))
+        print(megabytes("VmHWM"), megabytes("VmRSS"))
+    """
+    small = tmp_path / "small"
+    save_model(model_of("llama"), small)
+    peak, after = in_a_process(script, small, tmp_path).split()
+    if peak == "None":
+        pytest.skip("this system doesn't tell the most memory that a process had")
+    assert float(peak) - float(after) < 40

@@ -19,7 +19,6 @@ INF, NAN = math.inf, math.nan
 def use(build: str, monkeypatch: pytest.MonkeyPatch) -> None:
     found = library._open(build)
     assert found is not None
-    rows.declare(found)
     monkeypatch.setattr(rows, "_kernels", lambda: found)
 
 
@@ -86,6 +85,42 @@ def test_strides_and_what_cannot_be_served(build: str, monkeypatch: pytest.Monke
     monkeypatch.setattr(rows, "_kernels", lambda: None)
     assert rows.scan(wide) is None
     assert rows.top(wide, 3) is None
+
+
+@every_build
+def test_none_of_the_largest_and_a_draw_for_every_row(build: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    use(build, monkeypatch)
+    table = logits_of(1, 3, 300, 1.0)
+    found = rows.top(table, 0)
+    assert found is not None
+    assert [part.shape for part in found] == [(3, 0), (3, 0)]
+    with pytest.raises(ValueError, match="-1 largest"):
+        rows.top(table, -1)
+    with pytest.raises(ValueError, match="1 draws for 3 rows"):
+        rows.draw(table, [rows.Draw(1.0, 1.0, 0.0, 0, 0.5)])
+    with pytest.raises(ValueError, match="4 draws for 3 rows"):
+        rows.draw(table, [rows.Draw(1.0, 1.0, 0.0, 0, 0.5)] * 4)
+    kernels = rows._kernels()
+    assert kernels is not None
+    with pytest.raises(ValueError, match="largest can't be had"):
+        library.check(kernels, kernels.hg_rows_top(table.data_ptr(), 3, 300, 300, 0, None, None))
+
+
+@every_build
+def test_results_have_their_type_whatever_the_default_is(build: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    use(build, monkeypatch)
+    table = logits_of(1, 3, 300, 1.0)
+    torch.set_default_dtype(torch.float64)  # a smaller one would be written past its end, were it taken
+    try:
+        scan, top, reach = rows.scan(table, logsumexp=True), rows.top(table, 5), rows.candidates(table[0], 0.5)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert scan is not None
+    assert top is not None
+    assert reach is not None
+    assert scan.max == table.amax(-1).tolist()
+    assert torch.equal(top[1], table.topk(5).values)
+    assert torch.equal(reach[1], table[0][table[0] >= 0.5])
 
 
 @every_build
