@@ -11,7 +11,8 @@
 //          for int8
 //
 // The mix for 4-bit models: every matrix of the blocks in int4, the head, which is also the embedding, in int8. With the head in
-// 4 bits too, a small model's distribution moves nearly twice as far; any one other matrix kept in int8 changes little.
+// 4 bits too, a small model's distribution moved nearly twice as far (0.056 nats against 0.032, with an earlier, symmetric
+// 4-bit format). Of the blocks' matrices the joint query, key and value projection weighs most.
 #pragma once
 
 #include <cstddef>
