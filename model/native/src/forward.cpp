@@ -170,9 +170,9 @@ void Forward::reserve() {
     };
     floats(x_, shape.d_model);
     floats(normed_, shape.d_model);
-    floats(qkv_, shape.qkv_width());
+    floats(qkv_, output_stride(shape.qkv_width()));
     floats(mixed_, shape.query_width());
-    floats(up_, shape.up_width());
+    floats(up_, output_stride(shape.up_width()));
     size_t widest = 0;
     for (const Linear& linear : model_.blocks[0].linears) widest = std::max(widest, input_bytes(linear.format, linear.n_in));
     prepared_.reserve(rows * widest);
@@ -197,10 +197,10 @@ void Forward::embed(const int32_t* tokens) {
 void Forward::attention(int32_t layer) {
     const Shape& shape = model_.shape;
     const Linear* linears = model_.blocks[static_cast<size_t>(layer)].linears;
-    const int64_t qkv_width = shape.qkv_width(), width = shape.query_width();
+    const int64_t stride = output_stride(shape.qkv_width()), width = shape.query_width();
     normalise(model_.vector(Vector::attention_gain, layer), model_.vector(Vector::attention_bias, layer));
-    linear(linears[0], count(), qkv_.floats(), qkv_width, Epilogue::store);
-    lora(layer, Matrix::qkv, normed_.floats(), shape.d_model, qkv_.floats(), qkv_width);
+    linear(linears[0], count(), qkv_.floats(), stride, Epilogue::store);
+    lora(layer, Matrix::qkv, normed_.floats(), shape.d_model, qkv_.floats(), stride);
     run_plan(layer, appends_);
     if (layer + 1 == shape.n_layer) keep_outputs();
     run_plan(layer, rows_ == &outputs_ ? last_ : attends_);
@@ -213,18 +213,18 @@ void Forward::attention(int32_t layer) {
 void Forward::feed_forward(int32_t layer) {
     const Shape& shape = model_.shape;
     const Linear* linears = model_.blocks[static_cast<size_t>(layer)].linears;
-    const int64_t width = shape.up_width();
+    const int64_t stride = output_stride(shape.up_width());
     normalise(model_.vector(Vector::mlp_gain, layer), model_.vector(Vector::mlp_bias, layer));
-    linear(linears[2], count(), up_.floats(), width, Epilogue::store);
-    lora(layer, Matrix::up, normed_.floats(), shape.d_model, up_.floats(), width);
+    linear(linears[2], count(), up_.floats(), stride, Epilogue::store);
+    lora(layer, Matrix::up, normed_.floats(), shape.d_model, up_.floats(), stride);
     prepare(linears[3], [&](int64_t r) {
-        float* up = up_.floats() + r * width;
+        float* up = up_.floats() + r * stride;
         if (shape.architecture == Architecture::llama) silu_mul_array(up, up + shape.d_ff, shape.d_ff, up);
         else gelu_array(up, shape.d_ff, up);
         return up;
     });
     linear(linears[3], count(), x_.floats(), shape.d_model, Epilogue::add);
-    lora(layer, Matrix::down, up_.floats(), width, x_.floats(), shape.d_model);
+    lora(layer, Matrix::down, up_.floats(), stride, x_.floats(), shape.d_model);
 }
 
 // The norm of every row of x, into normed_ and prepared for the product that follows.
@@ -263,10 +263,10 @@ void Forward::run_plan(int32_t layer, const Plan& plan) {
 void Forward::append(int32_t layer, const Unit& unit) {
     const Shape& shape = model_.shape;
     const Segment& s = segments_[unit.segment];
-    const int64_t size = shape.head_dim, group = shape.n_head / shape.n_kv_head;
+    const int64_t size = shape.head_dim, group = shape.n_head / shape.n_kv_head, stride = output_stride(shape.qkv_width());
     const int64_t begin = unit.kind == Unit::both ? 0 : unit.begin, end = unit.kind == Unit::both ? s.n_tokens : unit.end;
     for (int64_t token = begin; token < end; ++token) {
-        float* row = qkv_.floats() + (all_.first[static_cast<size_t>(unit.segment)] + token) * shape.qkv_width();
+        float* row = qkv_.floats() + (all_.first[static_cast<size_t>(unit.segment)] + token) * stride;
         float* query = row + unit.kv_head * group * size;
         float* key = row + shape.query_width() + unit.kv_head * size;
         const int64_t position = s.start + token;
@@ -286,11 +286,11 @@ void Forward::attend(int32_t layer, const Unit& unit, uint8_t* scratch) {
     const Segment& s = segments_[unit.segment];
     const auto segment = static_cast<size_t>(unit.segment);
     const int group = shape.n_head / shape.n_kv_head;
-    const int64_t column = int64_t{unit.kv_head} * group * shape.head_dim;
+    const int64_t column = int64_t{unit.kv_head} * group * shape.head_dim, stride = output_stride(shape.qkv_width());
     // The kept rows of a segment are its last ones, so where its token 0 would lie may be before the buffer's begin.
-    const float* q = qkv_.floats() + all_.first[segment] * shape.qkv_width() + column;
+    const float* q = qkv_.floats() + all_.first[segment] * stride + column;
     float* out = mixed_.floats() + rows_->first[segment] * shape.query_width() + column;
-    attention_run(model_.cache, layer, s.slot, unit.kv_head, group, s.start, unit.begin, unit.end, q, shape.qkv_width(), out,
+    attention_run(model_.cache, layer, s.slot, unit.kv_head, group, s.start, unit.begin, unit.end, q, stride, out,
                   shape.query_width(), scratch);
 }
 
