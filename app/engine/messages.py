@@ -26,7 +26,7 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
     max_slots: int | None = None  # None: what fits into a gigabyte of KV cache
     context: int | None = None  # None: the model's own
     prefill_chunk: int = 512  # most prompt tokens in one step
-    deterministic: bool = False  # bit for bit the same answers in any company, also where the back end doesn't give that
+    deterministic: bool = False  # the same bits in any company, also where the back end doesn't give that
     speculate: bool = True  # draft tokens by prompt look-up where that pays; never changes an answer
     adapters: dict[str, str] = {}  # name -> PEFT directory, loaded at the start
     log_level: str = "info"
