@@ -176,6 +176,7 @@ class Update(msgspec.Struct, array_like=True):
     prompt_logprobs: list[TokenLogprobs | None] | None = None  # a piece of them, in order; None: the very first token's
     scores: list[float] | None = None  # classify: one raw score per label
     embedding: bytes | None = None  # embed: float32, little-endian; the mean over the prompt's positions, of any length
+    decode: float | None = None  # with `finish`, generate: seconds from the first token to the last
 
 
 class Step(msgspec.Struct, array_like=True, tag=6):

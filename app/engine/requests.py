@@ -36,6 +36,7 @@ class Request:
     mean: Mean | None = None  # embed: of the hidden states so far
     slot: Slot | None = None  # None: waiting
     cached: int = 0  # prompt tokens that its slot had already
+    first_at: float = 0.0  # when the prompt's last chunk was done, on the engine's clock
     decoding: bool = False  # the whole prompt is in the slot: each step adds a token
     leader: "Request | None" = None  # whose prefill it waits for ...
     needed: int = 0  # ... until so many tokens are there
@@ -66,7 +67,8 @@ class Request:
         return last if submit.prompt_logprobs is None else min(max(submit.score_from, 1) - 1, last)
 
     def started(self, now: float) -> Started:
-        """The times until the first result."""
+        """The times until the first result, which is there now."""
+        self.first_at = now
         return Started(self.admitted - self.arrived, now - self.admitted, self.cached)
 
 

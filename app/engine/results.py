@@ -29,6 +29,8 @@ def settle(work: Work, outcome: Outcome, backend: Backend, now: float) -> Update
             update.finish = "length" if request.submit.task == "generate" else "done"
             return update
     _advance(request, outcome.picked, update)
+    if update.finish is not None:
+        update.decode = now - request.first_at
     return update
 
 

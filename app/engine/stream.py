@@ -135,7 +135,9 @@ class GenerationStream:
         for i, token in enumerate(update.tokens):
             self._output.push(token, update.logprobs[i] if update.logprobs else None)
         if self._output.stopped or update.finish is not None:
-            decode = time.monotonic() - self._first_token if self._first_token else 0.0
+            # The engine's own measure, where it ended the request: a reader that lags gets many steps at once.
+            measured = time.monotonic() - self._first_token if self._first_token else 0.0
+            decode = measured if update.decode is None else update.decode
             timings = Timings(self._started.queue, self._started.prefill, decode, self._started.cached)
             self._output.finish(update.finish or "stop", update.stop_token, timings)
             self._let_go(abandoned=update.finish is None)
