@@ -23,7 +23,6 @@ class Bare:
         from model.backend import BackendSpec, load_backend
 
         torch.set_num_threads(job.threads)
-        torch.set_grad_enabled(False)
         dtype, quantize = _FORMATS[job.of.variant]
         self.backend = load_backend(
             BackendSpec(
@@ -34,6 +33,12 @@ class Bare:
 
     def generate(self, prompts: list[list[int]], n_new: int) -> list[list[int]]:
         """See Engine."""
+        import torch
+
+        with torch.inference_mode():
+            return self._generate(prompts, n_new)
+
+    def _generate(self, prompts: list[list[int]], n_new: int) -> list[list[int]]:
         import torch
 
         from model.backend import Segment

@@ -13,7 +13,6 @@ class Transformers:
         from transformers import AutoModelForCausalLM
 
         torch.set_num_threads(job.threads)
-        torch.set_grad_enabled(False)
         kind, _, cache = job.of.variant.partition("-")
         self._device = torch.device(job.device)
         self._model = AutoModelForCausalLM.from_pretrained(
