@@ -296,7 +296,7 @@ def test_sigterm_lets_running_requests_finish_and_refuses_new_ones(make_server):
 
 
 def test_the_drain_has_an_end(make_server):
-    server = make_server(drain_timeout=0.1, max_slots=1).wait_ready()
+    server = make_server(drain_timeout=0, max_slots=1, speculate=False).wait_ready()
     with send_raw(server, LONG | {"stream": True}) as sock:
         wait_for(lambda: server.counts()["running"] == 1, 5, what="a running request")
         server.process.send_signal(signal.SIGTERM)
