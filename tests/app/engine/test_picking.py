@@ -64,7 +64,10 @@ def one_by_one(logits: Tensor, row: SamplingRow, limits: Constraint | None) -> t
     for i in range(len(logits)):
         table = logits[i : i + 1].clone()
         if limits is not None:
-            limits.allow(table[0], row.end_ids)
+            try:
+                limits.allow(table[0], row.end_ids)
+            except GrammarError:
+                return tokens, True
             if adjust(table, [row]).max() == BANNED:
                 return tokens, True
         token = int(sample_sorted(table, [row]))
