@@ -36,3 +36,14 @@ def make_engine(loop, model_dir: Path) -> Iterator[Callable[..., EngineClient]]:
 def engine(make_engine: Callable[..., EngineClient]) -> EngineClient:
     """4 slots, prefill in chunks of 16."""
     return make_engine(prefill_chunk=16)
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """For short rows: PyTorch's threads would only wait for each other."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

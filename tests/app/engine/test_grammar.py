@@ -30,13 +30,7 @@ END = "<|endoftext|>"
 PADDED = 50304  # rows of logits: more than there are tokens
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Rows are short: threads would only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def small_tokenizer(size: int = 400, specials: tuple[str, ...] = (END, "<|user|>")) -> Tokenizer:

@@ -1,6 +1,5 @@
 """Picking a whole step against drawing token by token with the sorted sampler, which defines the right answer."""
 
-from collections.abc import Iterator
 from functools import cache
 
 import pytest
@@ -27,13 +26,7 @@ GRAMMARS = [
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Rows are short: threads would only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(params=["kernels", "numpy", "batched"], autouse=True)
