@@ -64,19 +64,25 @@ class Pool {
 
     using Call = void (*)(void* context, int64_t chunk, int thread);
 
+    // The chunks that are left of a thread's share. One word holds what must change together: the region's number, the first
+    // chunk and the one behind the last. So a thread that comes late takes a chunk of whatever region is on, or finds none.
+    struct alignas(64) Share {
+        std::atomic<uint64_t> state{0};
+    };
+
     void run_shared(int64_t n_chunks, Call call, void* context);
     void run_region(int64_t n_chunks, int64_t first);
-    uint64_t take(int thread);
+    void take(int thread);
+    bool take_from(Share& share, bool own, int thread);
     void keep_failure();
     void work(int thread);
-    void wait_while(uint64_t seen);
+    uint64_t wait_while(uint64_t seen);
     void close();
 
-    // One word holds what must change together: the region's number, how many chunks it has, the next one to take. A
-    // thread that comes late takes a chunk of whatever region is on, or finds that there is none left.
-    alignas(64) std::atomic<uint64_t> state_{0};
-    alignas(64) std::atomic<int64_t> done_{0};  // chunks of this region that have returned
-    alignas(64) Call call_ = nullptr;           // these three stand still while a chunk of the region is not done
+    std::vector<Share> shares_;                   // one per thread
+    alignas(64) std::atomic<uint64_t> region_{0};  // the present region's number
+    alignas(64) std::atomic<int64_t> done_{0};     // chunks of this region that have returned
+    alignas(64) Call call_ = nullptr;              // these stand still while a chunk of the region is not done
     void* context_ = nullptr;
     int64_t first_ = 0;  // number of the region's chunk 0
 
