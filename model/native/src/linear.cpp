@@ -67,8 +67,8 @@ struct Product {
                       linear.bias ? linear.bias + p * kPanel : nullptr, scale, epilogue);
         const int64_t n_tiles = (end - begin + kTileRows - 1) / kTileRows;
         // One tile reads the weights once and fetches them well ahead; of several, the first ones fetch the next panel.
-        Tile tile{data, steps, inputs + begin * stride, stride, {packed + kPrefetch, size / steps}};
-        if (n_tiles > 1) tile.ahead = {packed + size, 64};
+        Tile tile{data, steps, inputs + begin * stride, stride, {packed + kPrefetch, size / steps, true}};
+        if (n_tiles > 1) tile.ahead = {packed + size, 64, false};
         for (int64_t t = 0; t < n_tiles; ++t) {
             const int64_t rows = (end - begin) * (t + 1) / n_tiles - (end - begin) * t / n_tiles;
             dispatch<kTileRows>(rows, kernel, tile, target);

@@ -99,8 +99,13 @@ struct Int4Panel {
 template <class Op, int R, class Panel>
 HG_INLINE void tile_step(typename Op::Acc (&acc)[R][2], const Panel& panel, int64_t step, const RowPointers<R>& rows,
                          Ahead& ahead) {
-    HG_PREFETCH_L2(ahead.at);
-    HG_PREFETCH_L2(ahead.at + ahead.step / 2);
+    if (ahead.once) {
+        HG_PREFETCH_ONCE(ahead.at);
+        HG_PREFETCH_ONCE(ahead.at + ahead.step / 2);
+    } else {
+        HG_PREFETCH_L2(ahead.at);
+        HG_PREFETCH_L2(ahead.at + ahead.step / 2);
+    }
     ahead.at += ahead.step;
     __m512i w0, w1;
     panel.load(step, w0, w1);

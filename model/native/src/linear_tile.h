@@ -11,6 +11,7 @@ using Kernel = Format;  // of a panel as the loop sees it: an int4 panel may hav
 struct Ahead {
     const uint8_t* at;
     int64_t step;
+    bool once;  // read by this tile alone: what the caches hold is worth more
 };
 
 // The rows at `inputs`, `stride` bytes apart, times one panel.

@@ -21,11 +21,13 @@
 #define HG_INLINE inline __attribute__((always_inline))
 #define HG_PREFETCH_L1(p) __builtin_prefetch((p), 0, 3)
 #define HG_PREFETCH_L2(p) __builtin_prefetch((p), 0, 2)
+#define HG_PREFETCH_ONCE(p) __builtin_prefetch((p), 0, 0)  // and then not kept in the caches
 #define HG_PREFETCH_WRITE(p) __builtin_prefetch((p), 1, 3)
 #else
 #define HG_INLINE inline
 #define HG_PREFETCH_L1(p) ((void)(p))
 #define HG_PREFETCH_L2(p) ((void)(p))
+#define HG_PREFETCH_ONCE(p) ((void)(p))
 #define HG_PREFETCH_WRITE(p) ((void)(p))
 #endif
 
