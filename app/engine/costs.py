@@ -2,15 +2,15 @@
 
 from app.engine.speculation import StepCost
 
-_LEAST = 16  # prompt tokens in a step whatever they cost: prompts must get on
+_LEAST = 8  # prompt tokens in a step whatever they cost: prompts must get on
 _FIRST = 128  # prompt tokens in a step beside which nothing decodes, until it is known what they cost
 # Seconds that a step may take for prompts' sake. As long waits who has just come, or gone: a slot is to be free 0.2 s after its
 # client has left. Much shorter steps would read the weights too often.
-_LONGEST = 0.12
+_LONGEST = 0.16
 # How much longer than a step without prompt tokens one with them may take, at least and at most, in parts of the former. With
 # as many streams as prompts a stream's tokens come half as fast while a prompt is prefilled. Where more prompts wait than
 # streams run, it is they who lose by small steps: each pays for decoding again.
-_STRETCH = (1.0, 3.0)
+_STRETCH = (0.8, 3.0)
 _WEIGHT = 0.15  # of a new measurement
 _OUTLIER = 4.0  # a pause of the whole machine counts for no more than this many times what was expected
 

@@ -104,6 +104,25 @@ def memory(group: int | None = None) -> dict[str, float]:
     return {"now": sums["VmRSS"] / 1024, "peak": sums["VmHWM"] / 1024}
 
 
+def resident_reserve(least: float) -> float | None:
+    """MB in memory of this process's mappings of at least `least` MB for which the system set nothing aside (MAP_NORESERVE):
+    so the kernels reserve their cache, of which only what was written takes memory. None where the kernel doesn't tell."""
+    try:
+        text = Path("/proc/self/smaps").read_text()
+    except OSError:
+        return None
+    total, size, held = 0, 0, 0
+    for line in text.splitlines():
+        name, _, value = line.partition(":")
+        if name == "Size":
+            size = int(value.split()[0])
+        elif name == "Rss":
+            held = int(value.split()[0])
+        elif name == "VmFlags" and "nr" in value.split() and size >= least * 1024:
+            total += held
+    return total / 1024
+
+
 def read_bandwidth(threads: int, *, megabytes: int = 256, seconds: float = 0.5) -> float:
     """Bytes a second that so many threads read from memory together: the best of several passes over arrays that no
     cache holds. NumPy's maximum is vectorised and lets other threads run."""

@@ -10,7 +10,7 @@ from app.engine.local import WorkerThread
 from app.engine.messages import EngineLimits, EngineSpec
 from app.engine.process import Worker, WorkerProcess
 from benchmarks.peers import Job
-from benchmarks.peers.machine import memory
+from benchmarks.peers.machine import memory, resident_reserve
 from model.sampling_params import SamplingParams
 
 T = TypeVar("T")
@@ -22,12 +22,14 @@ _FORMATS = {
     "int8": ("float32", "int8"),
     "int4": ("float32", "int4"),
 }
+_CACHE_MB = 100.0  # larger than what the allocator reserves for a thread: of that size only the cache is
 
 
 class Ours:
     """See Engine. Speculation is off: random weights repeat themselves, so every draft would be right."""
 
     def __init__(self, job: Job, *, speculate: bool = False) -> None:
+        self._job = job
         dtype, quantize = _FORMATS[job.of.variant]
         self.spec = EngineSpec(
             model=str(job.source), dtype=dtype, quantize=quantize, device=job.device, backend=job.backend, threads=job.threads,
@@ -88,7 +90,9 @@ class Ours:
         """See Engine."""
         info = self.client.info
         facts = {"kernels": info.kernels, "dtype": info.dtype, "quantize": info.quantize, "slots": info.slots}
-        return facts | {"cached_tokens": self.cached, "imports_mb": getattr(self, "_imports_mb", None)}
+        if not self._job.process:
+            facts |= {"imports_mb": self._imports_mb, "cache_mb": resident_reserve(_CACHE_MB)}
+        return facts | {"cached_tokens": self.cached}
 
     def close(self) -> None:
         """End the engine."""

@@ -199,7 +199,8 @@ def load_table(samples: Samples, limit: float) -> str:
 
 def memory_table(samples: Samples, parameters: int, per_token: int, tokens: int, reserved: int) -> str:
     """Peak memory of ours beside what weights and cache need, in MB. `parameters`: all weights; `per_token`: elements of
-    cache that one position holds; `tokens`: positions that the figures used at most; `reserved`: those of all slots."""
+    cache that one position holds; `tokens`: positions that one figure used at most; `reserved`: those of all slots. What
+    finished prompts left in their slots stays in memory, for the next that begins alike: where it was measured it counts."""
     lines = [
         "| setting | peak | imports alone | weights | cache, used | cache, reserved | peak / (weights + reserved) "
         "| (peak - imports) / (weights + used) |",
@@ -211,10 +212,11 @@ def memory_table(samples: Samples, parameters: int, per_token: int, tokens: int,
             continue
         precision = SETTINGS[name].precision
         peak = median([r["figures"]["memory"]["value"] for r in found])
-        imports = median([r["about"]["imports_mb"] or 0.0 for r in found])
+        imports = median([r["about"].get("imports_mb") or 0.0 for r in found])
         weights = parameters * BITS[precision] / 8 / 2**20
         element = 4 if precision == "float32" else 2
         used, whole = (per_token * n * element / 2**20 for n in (tokens, reserved))
+        used = median([r["about"].get("cache_mb") or used for r in found])
         cells = [f"{value:,.0f}" for value in (peak, imports, weights, used, whole)]
         cells += [f"{peak / (weights + whole):.2f}", f"{(peak - imports) / (weights + used):.2f}"]
         lines.append(f"| {name} | {' | '.join(cells)} |")

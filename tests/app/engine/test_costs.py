@@ -27,13 +27,13 @@ def test_no_step_is_long_however_slow_the_machine():
         costs = measured(token=token, decode=token)
         for _ in range(100):
             alone, beside = costs.budget(0), costs.budget(4, 100)
-            assert alone >= 16
-            assert alone * token <= 0.13 < 2 * alone * token + 0.02
-            assert beside == 16 or token + beside * token <= 0.13
+            assert alone >= 8
+            assert alone * token <= 0.17 < 2 * alone * token + 0.02
+            assert beside == 8 or token + beside * token <= 0.17
             costs.observe(0, alone, alone * token)
     costs = StepCosts(512)
     costs.observe(0, 512, 45.0)
-    assert costs.budget(0) == 16
+    assert costs.budget(0) == 8
 
 
 def test_a_machine_that_has_become_fast_again_gets_whole_chunks_again():
@@ -60,22 +60,23 @@ def test_drafts_say_nothing_of_what_prompts_and_decoding_cost():
     assert costs.budget(4) == before
 
 
-def test_beside_streams_a_step_may_take_twice_as_long():
-    assert measured().budget(4) in range(19, 22)
-    assert measured(decode=0.05, token=0.00025).budget(4) in range(195, 206)
+def test_beside_streams_a_step_may_take_four_fifths_longer():
+    assert measured().budget(4) in range(15, 18)
+    assert measured(decode=0.05, token=0.00025).budget(4) in range(155, 166)
 
 
 def test_where_more_prompts_wait_than_streams_run_steps_grow_but_not_without_end():
     costs = measured()
-    assert costs.budget(4, 4) == costs.budget(4)
+    assert costs.budget(4, 3) == costs.budget(4)
+    assert costs.budget(4, 4) in range(19, 22)
     assert costs.budget(4, 8) in range(38, 43)
     assert costs.budget(4, 100) in range(57, 64)
 
 
 def test_prompts_always_get_on_and_never_beyond_the_chunk():
-    assert measured(token=0.1).budget(4) == 16
+    assert measured(token=0.1).budget(4) == 8
     assert measured(token=0.00001).budget(4) == 512
-    assert measured(decode=0.1).budget(4) in range(55, 61)  # 30 ms, beside steps that are too long anyway
+    assert measured(decode=0.14).budget(4) in range(75, 81)  # 40 ms, beside steps that are too long anyway
     assert StepCosts(8).budget(3) == 8
 
 
@@ -95,7 +96,7 @@ def test_under_steady_mixed_load_the_decoding_is_worked_out():
     costs.observe(0, 500, 500 * 0.0005)
     for _ in range(100):
         costs.observe(8, 40, 0.020 + 40 * 0.0005)
-    assert costs.budget(8) in range(35, 46)
+    assert costs.budget(8) in range(28, 37)
 
 
 def test_nothing_is_learnt_from_nothing():
