@@ -1,72 +1,178 @@
-"""What the routes share: the engine, the served model's name and facts, and the road from a text to its token ids."""
+"""What the routes share: the engine, the models that requests can name, and the road from a text to its answers."""
 
 import asyncio
+import dataclasses
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 from app.engine.client import EngineClient
+from app.engine.messages import Grammar, InvalidRequest
 from app.engine.stream import GenerationStream
-from app.http.errors import ApiError
+from app.http.errors import ApiError, invalid
 from app.http.middleware import Gate
 from app.schemas.common import SamplingFields
 from app.settings import Settings
 from model.architectures import read_config
 from model.errors import ConfigError, TokenizerError
+from model.prompts import InstructionTemplate, PromptTemplate
+
+T = TypeVar("T")
 
 # Longer texts are tokenised on a thread: the event loop must go on serving everybody else.
 _LONG_TEXT = 4096
+_SEED_STEP = 0x9E3779B97F4A7C15  # odd, and about 2**64 / golden ratio: near seeds and near choices don't meet
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """A model that a request can name: the base, or an adapter on it. `labels`: what it tells apart when it classifies."""
+
+    name: str
+    adapter: str | None = None
+    labels: tuple[str, ...] = ()
+    parent: str | None = None
+
+    @property
+    def classifies(self) -> bool:
+        """Whether it gives labels, and no text."""
+        return bool(self.labels)
 
 
 class Service:
     """One per app; routes find it as `request.app.state.service`."""
 
     def __init__(self, settings: Settings, engine: EngineClient) -> None:
-        """Raises CheckpointError for a directory without a usable config.json, ConfigError for an impossible context."""
+        """Raises CheckpointError for a directory without a usable config.json, ConfigError for an impossible context,
+        PromptError or TokenizerError for templates that can't be read."""
         self.settings = settings
         self.engine = engine
         self.gate = Gate()
-        directory = Path(engine.spec.model)
-        self.config = read_config(directory)
+        self.directory = Path(engine.spec.model)
+        self.config = read_config(self.directory)
         if self.context > self.config.context_length:
             raise ConfigError(f"context: the model has {self.config.context_length} positions, not {self.context}")
-        self.created = int((directory / "config.json").stat().st_mtime)
+        self.created = int((self.directory / "config.json").stat().st_mtime)
         # A directory is called by its name: its path is nobody else's business.
+        directory = self.directory
         self.model_name = directory.resolve().name if directory == Path(settings.model) else settings.model
+
+    @cached_property
+    def chat_template(self) -> PromptTemplate:
+        """The model's chat template, or the plain one."""
+        return PromptTemplate.from_directory(self.directory)
+
+    @cached_property
+    def instruction_template(self) -> InstructionTemplate:
+        """The model's template for instructions, or a common one."""
+        return InstructionTemplate.from_directory(self.directory)
 
     @property
     def context(self) -> int:
         """Tokens that a prompt and its answer may have together."""
         return self.settings.context or self.config.context_length
 
-    def resolve_model(self, name: str | None) -> str:
-        """The served model that a request means. ApiError 404, which lists the names there are."""
-        if name is None or name == self.model_name:
-            return self.model_name
+    @property
+    def targets(self) -> dict[str, Target]:
+        """The models that requests can name now."""
+        base = Target(self.model_name, labels=tuple(self.config.labels or ()))
+        adapters = {
+            name: Target(name, name, tuple(labels), self.model_name) for name, labels in self.engine.adapters.items()
+        }
+        return {**adapters, base.name: base}
+
+    def resolve_model(self, name: str | None) -> Target:
+        """The model that a request means. ApiError 404, which lists the names there are."""
+        targets = self.targets
+        target = targets.get(self.model_name if name is None else name)
+        if target is not None:
+            return target
         raise ApiError(
             404,
-            f"There is no model {name[:100]!r} here; the models are: {self.model_name}",
+            f"There is no model {str(name)[:100]!r} here; the models are: {', '.join(sorted(targets))}",
             code="model_not_found",
             param="model",
         )
 
-    async def encode_prompt(self, text: str) -> list[int]:
+    def resolve_generator(self, name: str | None) -> Target:
+        """The same for a request that wants text. ApiError 400 when the model classifies."""
+        target = self.resolve_model(name)
+        if target.classifies:
+            raise invalid(f"model: {target.name} is a classifier, which can't generate; ask /classify", "model")
+        return target
+
+    async def off_loop(self, work: Callable[[], T], size: int) -> T:
+        """`work()`, on a thread when it has a text of more than a few thousand characters (`size`) to read."""
+        return await asyncio.to_thread(work) if size > _LONG_TEXT else work()
+
+    async def encode_prompt(self, text: str, param: str = "prompt") -> list[int]:
         """Token ids of a raw prompt; never empty. ApiError 400 for an empty text that this model can't begin with."""
         encode = self.engine.tokenizer.encode_prompt
         try:
-            return await asyncio.to_thread(encode, text) if len(text) > _LONG_TEXT else encode(text)
+            return await self.off_loop(lambda: encode(text), len(text))
         except TokenizerError as error:
-            raise ApiError(400, f"prompt: {error}", param="prompt", code="invalid_value") from None
+            raise invalid(f"{param}: {error}", param) from None
 
-    async def generate(
-        self, prompt: str, fields: SamplingFields, *, max_tokens: int | None, default_tokens: int, logprobs: int | None
-    ) -> GenerationStream:
-        """Begin to continue `prompt`. Without `max_tokens`, up to `default_tokens` or to the end of the context.
+    def room(self, prompt: Sequence[int], asked: int | None, default: int | None) -> int:
+        """max_tokens of a request that asked for `asked`: what it asked, else `default` or what the context has left, whichever
+        is less. (No room at all is refused by the engine: one token too many.)"""
+        if asked is not None:
+            return asked
+        room = max(self.engine.info.context - len(prompt), 1)
+        return room if default is None else min(default, room)
 
-        Raises what EngineClient.generate does, before any work where it can.
+    def begin(
+        self,
+        prompts: Sequence[Sequence[int]],
+        fields: SamplingFields,
+        *,
+        target: Target,
+        max_tokens: int | None,
+        default_tokens: int | None,
+        n: int = 1,
+        stops: Sequence[str] = (),
+        logprobs: int | None = None,
+        prompt_logprobs: int | None = None,
+        score_from: int = 0,
+        grammar: Grammar | None = None,
+    ) -> list[GenerationStream]:
+        """Hand in `n` answers to each prompt; stream prompt * n + j is the prompt's choice j. `stops` are added to the
+        request's own. All or nothing: where one is refused the others are taken back, and its error is raised.
+
+        Raises what EngineClient.generate does, before any work where it can; ApiError 400 for more than can ever wait.
         """
         self.engine.check_available()
+        most = self.engine.info.slots + self.engine.limits.max_queue
+        if len(prompts) * n > most:
+            raise invalid(
+                f"n: {len(prompts)} prompts x {n} choices are more than the {most} that can run and wait", "n"
+            )
         params = fields.sampling_params()
-        ids = await self.encode_prompt(prompt)
-        if max_tokens is None:
-            room = self.engine.info.context - len(ids)
-            max_tokens = min(default_tokens, max(room, 1))  # no room at all: refused below, for one token too many
-        return self.engine.generate(ids, params, max_tokens, stop=fields.stops, logprobs=logprobs)
+        streams: list[GenerationStream] = []
+        try:
+            for prompt in prompts:
+                tokens = self.room(prompt, max_tokens, default_tokens)
+                for choice in range(n):
+                    drawn = dataclasses.replace(params, seed=choice_seed(params.seed, choice))
+                    streams.append(
+                        self.engine.generate(
+                            prompt, drawn, tokens, stop=[*fields.stops, *stops], adapter=target.adapter,
+                            logprobs=logprobs, prompt_logprobs=prompt_logprobs, score_from=score_from, grammar=grammar,
+                        )
+                    )  # fmt: skip
+        except BaseException as error:
+            for stream in streams:
+                stream.cancel()
+            if isinstance(error, InvalidRequest) and error.param == "adapter":
+                raise invalid(str(error), "model") from None
+            raise
+        return streams
+
+
+def choice_seed(seed: int | None, choice: int) -> int | None:
+    """The seed of a request's choice: its own for the first; for the others as different as can be, and always the same."""
+    if seed is None or choice == 0:
+        return seed
+    mixed = (seed + choice * _SEED_STEP) % 2**64
+    return mixed - 2**64 if mixed >= 2**63 else mixed

@@ -10,9 +10,10 @@ from starlette.responses import Response
 
 from app.api.routing import ERRORS, JSONRoute, get_service
 from app.engine.messages import Delta, Finish, Token
+from app.engine.stream import GenerationStream
 from app.http.disconnect import ClientWatch
 from app.http.sse import EventStream, frame
-from app.schemas.generate import DEFAULT_MAX_TOKENS, GenerateRequest, GenerateResponse
+from app.schemas.generate import DEFAULT_MAX_TOKENS, GenerateFields, GenerateRequest, GenerateResponse
 from model.tokenizer import Tokenizer
 
 BANNED_LOGPROB = -9999.0
@@ -24,17 +25,24 @@ router = APIRouter(route_class=JSONRoute, tags=["generate"])
 async def generate(body: GenerateRequest, request: Request) -> Response:
     """Continue a text, whole or streamed."""
     service = get_service(request)
-    model = service.resolve_model(body.model)
-    stream = await service.generate(
-        body.prompt,
+    target = service.resolve_generator(body.model)
+    service.engine.check_available()
+    prompt = await service.encode_prompt(body.prompt)
+    (stream,) = service.begin(
+        [prompt],
         body,
+        target=target,
         max_tokens=body.asked_tokens,
         default_tokens=DEFAULT_MAX_TOKENS,
         logprobs=body.logprobs,
     )
-    encode = _encoder(
-        f"gen-{uuid.uuid4().hex}", model, service.engine.tokenizer, with_logprobs=body.logprobs is not None
-    )
+    return await answer(request, stream, target.name, body)
+
+
+async def answer(request: Request, stream: GenerationStream, model: str, body: GenerateFields) -> Response:
+    """Our own form of an answer, whole or streamed as `body` wants it."""
+    tokenizer = get_service(request).engine.tokenizer
+    encode = _encoder(f"gen-{uuid.uuid4().hex}", model, tokenizer, with_logprobs=body.logprobs is not None)
     if body.stream:
         return await EventStream.start(request, stream, lambda delta: frame(encode(delta)), stream.cancel)
     watch = ClientWatch(request.receive, stream.cancel)

@@ -4,7 +4,7 @@ from fastapi import APIRouter, Request
 
 from app.api.routing import ERRORS, JSONRoute, get_service
 from app.schemas.models import ModelCard, ModelList
-from app.service import Service
+from app.service import Service, Target
 
 router = APIRouter(prefix="/v1", route_class=JSONRoute, tags=["openai"])
 
@@ -12,16 +12,22 @@ router = APIRouter(prefix="/v1", route_class=JSONRoute, tags=["openai"])
 @router.get("/models", responses={401: ERRORS[401]})
 async def list_models(request: Request) -> ModelList:
     """The models that requests can name."""
-    return ModelList(data=[_card(get_service(request))])
+    service = get_service(request)
+    return ModelList(data=[_card(service, target) for target in service.targets.values()])
 
 
 @router.get("/models/{model:path}", responses={401: ERRORS[401], 404: ERRORS[404]})
 async def get_model(model: str, request: Request) -> ModelCard:
     """One of them. (A Hub id has a slash in it.)"""
     service = get_service(request)
-    service.resolve_model(model)
-    return _card(service)
+    return _card(service, service.resolve_model(model))
 
 
-def _card(service: Service) -> ModelCard:
-    return ModelCard(id=service.model_name, created=service.created, max_model_len=service.context)
+def _card(service: Service, target: Target) -> ModelCard:
+    return ModelCard(
+        id=target.name,
+        created=service.created,
+        parent=target.parent,
+        max_model_len=service.context,
+        task="classify" if target.classifies else "generate",
+    )

@@ -10,8 +10,8 @@ from app.schemas.common import SamplingFields, Usage
 DEFAULT_MAX_TOKENS = 128
 
 
-class GenerateRequest(SamplingFields):
-    """Continue a text."""
+class GenerateFields(SamplingFields):
+    """What /generate and /instruct have in common."""
 
     unsupported: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         "n": (1,),
@@ -27,9 +27,6 @@ class GenerateRequest(SamplingFields):
         "response_format": ({"type": "text"},),
     }
 
-    prompt: str = Field(
-        description="The text to continue. Special tokens written in it, such as <|endoftext|>, count as such."
-    )
     model: str | None = Field(None, description="A name from /v1/models; by default the served model.")
     max_tokens: int = Field(
         DEFAULT_MAX_TOKENS,
@@ -46,6 +43,14 @@ class GenerateRequest(SamplingFields):
     def asked_tokens(self) -> int | None:
         """max_tokens if the client set it."""
         return self.max_tokens if "max_tokens" in self.model_fields_set else None
+
+
+class GenerateRequest(GenerateFields):
+    """Continue a text."""
+
+    prompt: str = Field(
+        description="The text to continue. Special tokens written in it, such as <|endoftext|>, count as such."
+    )
 
 
 class TokenChoice(BaseModel):

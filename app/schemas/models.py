@@ -14,7 +14,7 @@ class ModelCard(BaseModel):
     owned_by: str = "homegrown"
     parent: str | None = Field(default=None, description="The base model of an adapter.")
     max_model_len: int = Field(description="Context in tokens: prompt and answer together.")
-    task: Literal["generate"] = "generate"
+    task: Literal["generate", "classify"] = Field("generate", description="What it gives: text, or labels.")
 
 
 class ModelList(BaseModel):

@@ -1,0 +1,80 @@
+"""The answers to one request: several prompts, several choices of each, all of them streams of one engine."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Self
+
+from app.engine.messages import Delta
+from app.engine.stream import GenerationStream
+
+
+class Choices:
+    """Streams by index, as one iterator of (index, delta). The first that fails ends them all: its error is raised.
+
+    A wait that is cancelled (for a ping, say) loses nothing.
+    """
+
+    def __init__(self, streams: Sequence[GenerationStream]) -> None:
+        self._streams = streams
+        self._next: dict[asyncio.Task[Delta | None], int] = {}
+        self._ready: list[tuple[int, Delta]] = []
+        self._begun = False
+
+    def cancel(self) -> None:
+        """Give up what has not ended."""
+        for stream in self._streams:
+            stream.cancel()
+
+    async def collect(self) -> list[Delta]:
+        """The whole answers, in the streams' order."""
+        try:
+            if len(self._streams) == 1:
+                return [await self._streams[0].collect()]
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(stream.collect()) for stream in self._streams]
+            return [task.result() for task in tasks]
+        except BaseExceptionGroup as errors:
+            self.cancel()
+            raise errors.exceptions[0] from None
+        except BaseException:
+            self.cancel()
+            raise
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> tuple[int, Delta]:
+        """The next delta of any of them, as they come."""
+        if len(self._streams) == 1:  # no tasks: one request alone is to be answered at once
+            return 0, await anext(self._streams[0])
+        if not self._begun:
+            self._begun = True
+            for index in range(len(self._streams)):
+                self._ask(index)
+        while not self._ready:
+            if not self._next:
+                raise StopAsyncIteration
+            done, _ = await asyncio.wait(self._next, return_when=asyncio.FIRST_COMPLETED)
+            for task in sorted(done, key=self._next.__getitem__):
+                self._take(task)
+        return self._ready.pop(0)
+
+    def _ask(self, index: int) -> None:
+        self._next[asyncio.create_task(_or_none(self._streams[index]))] = index
+
+    def _take(self, task: asyncio.Task[Delta | None]) -> None:
+        index = self._next.pop(task)
+        try:
+            delta = task.result()
+        except BaseException:
+            self.cancel()
+            for other in self._next:
+                other.cancel()
+            raise
+        if delta is not None:
+            self._ready.append((index, delta))
+            self._ask(index)
+
+
+async def _or_none(stream: AsyncIterator[Delta]) -> Delta | None:
+    return await anext(stream, None)
