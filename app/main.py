@@ -18,8 +18,9 @@ from starlette.middleware.cors import CORSMiddleware
 from app.api import generate, openai, ops
 from app.engine.client import EngineClient
 from app.engine.messages import EngineFailed, EngineLimits, EngineSpec
+from app.http.body import BodyLimit
 from app.http.errors import install_handlers
-from app.http.middleware import ApiKey, BodyLimit, Draining, RequestContext
+from app.http.middleware import ApiKey, Draining, RequestContext
 from app.http.protocol import Protocol
 from app.logs import configure_logging
 from app.service import Service

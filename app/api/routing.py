@@ -17,6 +17,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         400: "Malformed JSON, a field of the wrong type or range, or more tokens than the context has.",
         401: "No API key, or a wrong one.",
         404: "Unknown model.",
+        408: "The body came too slowly.",
         413: "The body is over the limit.",
         415: "The body is not JSON.",
         429: "The queue is full; see Retry-After.",

@@ -1,4 +1,4 @@
-"""Pure-ASGI middleware, outermost first: request id and access log, draining, API key, body limit.
+"""Pure-ASGI middleware, outermost first: request id and access log, draining, API key. (Then the body limit: body.py.)
 
 (Starlette's BaseHTTPMiddleware hides from a route that its client has left, so none of it is here.)
 """
@@ -8,7 +8,6 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -118,36 +117,3 @@ class ApiKey:
         scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
         # compare_digest takes the same time wherever the two differ.
         return scheme.lower() == "bearer" and hmac.compare_digest(key.strip().encode("utf-8", "replace"), self._key)
-
-
-class BodyLimit:
-    """Refuses a body over the limit: by its announced length before any of it is read, else as soon as it has come."""
-
-    def __init__(self, app: ASGIApp, limit: int) -> None:
-        self._app, self._limit = app, limit
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        announced = Headers(scope=scope).get("content-length", "")
-        if announced.isdecimal() and (len(announced) > 18 or int(announced) > self._limit):
-            await self._refusal().response()(scope, receive, send)
-            return
-        await self._app(scope, self._counting(receive), send)
-
-    def _counting(self, receive: Receive) -> Callable[[], Awaitable[Message]]:
-        seen = 0
-
-        async def counted() -> Message:
-            nonlocal seen
-            message = await receive()
-            seen += len(message.get("body", b""))
-            if seen > self._limit:
-                raise self._refusal()
-            return message
-
-        return counted
-
-    def _refusal(self) -> ApiError:
-        return ApiError(413, f"The body is over the limit of {self._limit} bytes.", code="request_too_large")
