@@ -32,6 +32,7 @@ from app.engine.messages import (
     ToEngine,
     Update,
 )
+from app.engine.observer import Observer
 from app.engine.output import OutputProcessor
 from app.engine.process import Worker, WorkerProcess
 from app.engine.registry import AdapterRegistry
@@ -70,6 +71,7 @@ class EngineClient:
         self._streams: dict[int, GenerationStream | PendingResult] = {}
         self._ids = itertools.count(1)
         self._running = self._waiting = 0
+        self.observer = Observer()  # metrics put theirs here
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -165,6 +167,7 @@ class EngineClient:
         submit.grammar, submit.speculate = grammar, speculate
         self._supervisor.send(submit)
         self._streams[request_id] = stream  # after it is sent: what can't be sent must not keep a place
+        self.observer.on_submit(submit)
         return stream
 
     async def embed(self, prompt: Sequence[int], *, adapter: str | None = None) -> list[float]:
@@ -206,8 +209,10 @@ class EngineClient:
         self._check_model(adapter, task)
         request_id = next(self._ids)
         pending = PendingResult(lambda abandoned: self._release(request_id, abandoned))
-        self._supervisor.send(self._submit(request_id, prompt, task, adapter, _GREEDY, 0))
+        submit = self._submit(request_id, prompt, task, adapter, _GREEDY, 0)
+        self._supervisor.send(submit)
         self._streams[request_id] = pending
+        self.observer.on_submit(submit)
         return await pending.wait()
 
     def _submit(
@@ -246,7 +251,11 @@ class EngineClient:
             raise InvalidRequest(f"{what}: it is a classifier, which can't generate; name a language model", what)
 
     def _release(self, request_id: int, abandoned: bool) -> None:
-        if self._streams.pop(request_id, None) is not None and abandoned:
+        stream = self._streams.pop(request_id, None)
+        if stream is None:
+            return
+        self.observer.on_end(request_id, stream.outcome)
+        if abandoned:
             self._supervisor.send(Cancel(request_id))
 
     async def prepare(self) -> None:
@@ -258,6 +267,7 @@ class EngineClient:
         """The supervisor's: an engine that starts again gets the adapters back that it had. Requests may name them at once,
         and wait in the queue until they are there."""
         self._info = info
+        self.observer.on_ready(info, again=again)
         logger.info("engine ready after %.1f s: %s", info.seconds, _describe(info))
         if again:
             return self._adapters.restore()
@@ -269,6 +279,7 @@ class EngineClient:
         match message:
             case Step():
                 self._running, self._waiting = message.running, message.waiting
+                self.observer.on_step(message)
                 for update in message.updates:
                     stream = self._streams.get(update.id)
                     if stream is not None:

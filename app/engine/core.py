@@ -86,9 +86,9 @@ class EngineCore:
             self._replies += self.adapters.poll()
             for request, error in self._intake.settle():
                 self._fail(request, error)
-        self._run_step()
+        seconds, rows = self._run_step()
         updates, self._updates = self._updates, []
-        return Step(updates, len(self.scheduler.running), len(self.scheduler.waiting))
+        return Step(updates, len(self.scheduler.running), len(self.scheduler.waiting), seconds, rows)
 
     def replies(self) -> list[Reply]:
         """Answers about adapters since the last call."""
@@ -130,10 +130,11 @@ class EngineCore:
             self._updates.append(_failure(submit.id, error))
 
     @torch.inference_mode()
-    def _run_step(self) -> None:
+    def _run_step(self) -> tuple[float, int]:
+        """Plan and compute; how long that took, and for how many requests."""
         plan = self.scheduler.plan()
         if not plan.decode and not plan.prefill:
-            return
+            return 0.0, 0
         began = self.scheduler.clock()
         works = self._draft(plan.decode, speculate=not plan.prefill)
         n_decoding, n_drafted = len(works), sum([len(work.segment.tokens) - 1 for work in works])
@@ -141,9 +142,11 @@ class EngineCore:
         failed = self._run_all([[work] for work in works] if self._alone else [works] if works else [])
         if failed:
             self._give_up(failed, everything=len(failed) == len(works))
-            return  # its time says nothing of other steps
+            return 0.0, 0  # its time says nothing of other steps
         n_prompt = sum([len(work.segment.tokens) for work in plan.prefill])
-        self.scheduler.costs.observe(n_decoding, n_prompt, self.scheduler.clock() - began, n_drafted=n_drafted)
+        seconds = self.scheduler.clock() - began
+        self.scheduler.costs.observe(n_decoding, n_prompt, seconds, n_drafted=n_drafted)
+        return seconds, len(works)
 
     def _draft(self, decode: Sequence[Request], *, speculate: bool) -> list[Work]:
         """The decoding requests' work, with drafted tokens where they pay; beside prompts there is no room for them."""

@@ -180,11 +180,14 @@ class Update(msgspec.Struct, array_like=True):
 
 
 class Step(msgspec.Struct, array_like=True, tag=6):
-    """All updates of one step, and the engine's state after it."""
+    """All updates of one step, and the engine's state after it. `seconds`: how long it computed; `rows`: for how many requests
+    (0: it computed nothing, or failed)."""
 
     updates: list[Update]
     running: int
     waiting: int
+    seconds: float = 0.0
+    rows: int = 0
 
 
 ToEngine = Start | Submit | Cancel | LoadAdapter | UnloadAdapter
@@ -228,7 +231,11 @@ class EngineUnavailable(EngineError):
 
 
 class RequestTimeout(EngineError):
-    """The request waited for a slot, or lived, longer than it may; the text says which."""
+    """The request waited for a slot, or lived, longer than it may: `limit` is "queue_timeout" or "run_timeout"."""
+
+    def __init__(self, message: str, limit: str = "run_timeout") -> None:
+        super().__init__(message)
+        self.limit = limit
 
 
 class RequestFault(EngineError):

@@ -8,6 +8,7 @@ from typing import Self
 from app.engine.messages import (
     AdapterError,
     Delta,
+    Finish,
     GrammarError,
     InvalidRequest,
     RequestCancelled,
@@ -30,7 +31,7 @@ def _to_exception(update: Update) -> Exception:
     """What an update's `error` means."""
     assert update.error is not None
     if update.error in _TIMEOUTS:
-        return RequestTimeout(_TIMEOUTS[update.error])
+        return RequestTimeout(_TIMEOUTS[update.error], update.error)
     if update.message is None:
         return RequestFault(f"the engine reported: {update.error}")
     errors = {"grammar": GrammarError, "adapter": AdapterError}
@@ -56,6 +57,11 @@ class GenerationStream:
         self._prompt_logprobs: list[TokenLogprobs | None] | None = None
         self._done = False  # the last delta has been taken
         self._whole = False  # the reader wants the answer in one piece
+
+    @property
+    def outcome(self) -> Finish | BaseException | None:
+        """How it ended, once it has been released."""
+        return self._output.finished if self._error is None else self._error
 
     @property
     def _readable(self) -> bool:
@@ -159,6 +165,13 @@ class PendingResult:
         self._release = release
         self._future: asyncio.Future[Update] = asyncio.get_running_loop().create_future()
         self._future.add_done_callback(lambda future: future.cancelled() or future.exception())  # so that it is read
+
+    @property
+    def outcome(self) -> BaseException | None:
+        """How it ended, once it has been released: None for well."""
+        if not self._future.done() or self._future.cancelled():
+            return RequestCancelled("the request was cancelled")
+        return self._future.exception()
 
     async def wait(self) -> Update:
         """The last update. Raises what the request failed with."""

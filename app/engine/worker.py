@@ -131,10 +131,11 @@ class _News:
             self._end.send(message)
 
     def tell(self, step: Step) -> None:
-        """A step without news is not told: each message wakes the client, on a core that the next step could use."""
+        """A step without news is not told: each message wakes the client, on a core that the next step could use. (One that
+        computed is news for the metrics, also when it was but a part of a prompt.)"""
         counts, now = (step.running, step.waiting), time.monotonic()
         with self._lock:
-            if step.updates or counts != self._told or now - self._told_at >= HEARTBEAT_SECONDS / 2:
+            if step.updates or step.rows or counts != self._told or now - self._told_at >= HEARTBEAT_SECONDS / 2:
                 self._end.send(step)
                 self._told, self._told_at = counts, now
 
