@@ -35,6 +35,7 @@ async def generate(body: GenerateRequest, request: Request) -> Response:
         max_tokens=body.asked_tokens,
         default_tokens=DEFAULT_MAX_TOKENS,
         logprobs=body.logprobs,
+        grammar=body.grammar,
     )
     return await answer(request, stream, target.name, body)
 

@@ -11,11 +11,11 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
-from app.engine.messages import EngineUnavailable, InvalidRequest, QueueFull, RequestFault, RequestTimeout
+from app.engine.messages import EngineUnavailable, GrammarError, InvalidRequest, QueueFull, RequestFault, RequestTimeout
 from model.errors import ContextLengthError, SamplingError
 
-RETRY_SECONDS = "1"
 _LONGEST_MESSAGE = 500
 _UNION_MEMBER = re.compile(r"str|int|float|bool|\w+\[.*\]")
 
@@ -49,7 +49,19 @@ class ApiError(HTTPException):
 
     def response(self) -> Response:
         """The whole response."""
-        return Response(self.encode(), self.status_code, self.headers, media_type="application/json")
+        return _ErrorResponse(self)
+
+
+class _ErrorResponse(Response):
+    """Leaves the error's code in the request's state, where the outermost middleware finds it."""
+
+    def __init__(self, error: ApiError) -> None:
+        super().__init__(error.encode(), error.status_code, error.headers, media_type="application/json")
+        self._code = error.body["code"]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope.setdefault("state", {})["error"] = self._code
+        await super().__call__(scope, receive, send)
 
 
 _UNAVAILABLE = {
@@ -60,8 +72,9 @@ _UNAVAILABLE = {
 
 
 def unavailable(reason: str) -> ApiError:
-    """503: nobody is served now. `reason`: model_loading, shutting_down or engine_dead."""
-    return ApiError(503, _UNAVAILABLE[reason], kind="server_error", code=reason, headers={"Retry-After": RETRY_SECONDS})
+    """503: nobody is served now. `reason`: model_loading, shutting_down or engine_dead. (Its Retry-After comes from the
+    outermost middleware.)"""
+    return ApiError(503, _UNAVAILABLE[reason], kind="server_error", code=reason)
 
 
 def invalid(message: str, param: str | None, code: str | None = "invalid_value") -> ApiError:
@@ -84,11 +97,12 @@ def to_api_error(error: BaseException, request_id: str) -> ApiError:
             counts = {"n_prompt_tokens": error.n_prompt_tokens, "n_ctx": error.n_ctx}
             param = "prompt" if error.n_prompt_tokens >= error.n_ctx else "max_tokens"
             return ApiError(400, str(error), code="context_length_exceeded", param=param, extra=counts)
+        case GrammarError():  # no request names a grammar: this is the field that it comes from
+            return invalid(f"response_format: {error}", "response_format")
         case SamplingError() | InvalidRequest():
             return invalid(str(error), error.param)
         case QueueFull():
-            retry = {"Retry-After": RETRY_SECONDS}
-            return ApiError(429, str(error), kind="rate_limit_error", code="queue_full", headers=retry)
+            return ApiError(429, str(error), kind="rate_limit_error", code="queue_full")
         case EngineUnavailable():
             return unavailable(error.reason)
         case RequestTimeout():
@@ -106,12 +120,13 @@ def from_validation(errors: Sequence[Any]) -> ApiError:
     if first["type"] == "json_invalid":
         return ApiError(400, f"The body is not valid JSON: {first.get('ctx', {}).get('error', 'it does not parse')}.")
     context = first.get("ctx") or {}
-    param = context.get("param") or _field_path(first["loc"])
+    path = _field_path(first["loc"])
+    param = f"{path}.{context['param']}" if path and "param" in context else context.get("param", path)
     message = str(first["msg"]).removeprefix("Value error, ").rstrip(".")
     if param is None:
         message = "The body must be a JSON object" if first["type"] != "missing" else "The body is missing"
-    elif "param" not in context:
-        message = f"{param}: {message}"
+    elif path is not None:
+        message = f"{path}: {message}"
     others = len(errors) - 1
     more = f" ({others} more mistake{'s' * (others > 1)}.)" if others else ""
     code = "unsupported_parameter" if first["type"] == "unsupported_parameter" else "invalid_value"

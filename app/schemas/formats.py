@@ -50,8 +50,7 @@ class ResponseFormat(RequestBody):
     def _check_kind(self) -> Self:
         if (self.json_schema is not None) != (self.type == "json_schema"):
             text = "is only for type json_schema" if self.json_schema else "is missing; type json_schema needs it"
-            param = "response_format.json_schema"
-            raise PydanticCustomError("value_error", "{param} {text}", {"param": param, "text": text})
+            raise PydanticCustomError("value_error", "{param} {text}", {"param": "json_schema", "text": text})
         return self
 
     @property

@@ -6,11 +6,12 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, Field
 
 from app.schemas.common import SamplingFields, Usage
+from app.schemas.formats import FormatFields
 
 DEFAULT_MAX_TOKENS = 128
 
 
-class GenerateFields(SamplingFields):
+class GenerateFields(FormatFields, SamplingFields):
     """What /generate and /instruct have in common."""
 
     unsupported: ClassVar[Mapping[str, tuple[Any, ...]]] = {
@@ -24,7 +25,6 @@ class GenerateFields(SamplingFields):
         "tools": ([],),
         "tool_choice": ("none", "auto"),
         "functions": ([],),
-        "response_format": ({"type": "text"},),
     }
 
     model: str | None = Field(None, description="A name from /v1/models; by default the served model.")

@@ -95,7 +95,7 @@ def test_a_missing_prompt(client):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("n", 2), ("best_of", 3), ("echo", True), ("suffix", "x"), ("tools", [{}]), ("response_format", {"type": "json_object"}),
+    [("n", 2), ("best_of", 3), ("echo", True), ("suffix", "x"), ("tools", [{}]),
      ("max_completion_tokens", 5), ("top_logprobs", 2), ("n", True)],
 )  # fmt: skip
 def test_what_openai_has_and_we_have_not_is_refused(client, field, value):
