@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
-from app.api import chat, generate, openai, ops
+from app.api import chat, completions, generate, openai, ops
 from app.engine.client import EngineClient
 from app.engine.messages import EngineFailed, EngineLimits, EngineSpec
 from app.http.body import BodyLimit
@@ -58,7 +58,7 @@ def create_app(settings: Settings, engine: EngineClient) -> FastAPI:
     )
     app.state.service = service
     install_handlers(app)
-    for module in (chat, generate, openai, ops):
+    for module in (chat, completions, generate, openai, ops):
         app.include_router(module.router)
     return app
 

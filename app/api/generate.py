@@ -8,7 +8,8 @@ import msgspec
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from app.api.routing import ERRORS, JSONRoute, get_service
+from app.api.logprobs import token_choice
+from app.api.routing import STREAMED, JSONRoute, get_service
 from app.engine.messages import Delta, Finish, Token
 from app.engine.stream import GenerationStream
 from app.http.disconnect import ClientWatch
@@ -16,12 +17,10 @@ from app.http.sse import EventStream, frame
 from app.schemas.generate import DEFAULT_MAX_TOKENS, GenerateFields, GenerateRequest, GenerateResponse
 from model.tokenizer import Tokenizer
 
-BANNED_LOGPROB = -9999.0
-
 router = APIRouter(route_class=JSONRoute, tags=["generate"])
 
 
-@router.post("/generate", response_model=GenerateResponse, responses=ERRORS)
+@router.post("/generate", response_model=GenerateResponse, responses=STREAMED)
 async def generate(body: GenerateRequest, request: Request) -> Response:
     """Continue a text, whole or streamed."""
     service = get_service(request)
@@ -99,10 +98,4 @@ def _report(token: Token, tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def _choice(token_id: int, logprob: float, tokenizer: Tokenizer) -> dict[str, Any]:
-    data = tokenizer.token_bytes(token_id)
-    return {
-        "id": token_id,
-        "token": data.decode("utf-8", "replace"),
-        "bytes": list(data),
-        "logprob": max(logprob, BANNED_LOGPROB),  # also for minus infinity, which JSON lacks
-    }
+    return {"id": token_id, **token_choice(token_id, logprob, tokenizer)}

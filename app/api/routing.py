@@ -27,6 +27,11 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     }.items()
 }
 
+# Of a route that streams when it is asked to: success has two content types.
+STREAMED: dict[int | str, dict[str, Any]] = ERRORS | {
+    200: {"description": "The answer.", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
+}
+
 
 class JSONRoute(APIRoute):
     """A route whose body must be declared as JSON: 415 otherwise, before the body is looked at."""
