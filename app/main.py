@@ -13,12 +13,13 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
 
-from app.api import chat, completions, generate, openai, ops
+from app.adapters import adapters_to_load
+from app.api import adapters, chat, classify, completions, embeddings, generate, instruct, openai, ops, tokens
 from app.engine.client import EngineClient
 from app.engine.messages import EngineFailed, EngineLimits, EngineSpec
 from app.http.body import BodyLimit
+from app.http.cors import Cors
 from app.http.errors import install_handlers
 from app.http.middleware import ApiKey, Draining, RequestContext
 from app.http.protocol import Protocol
@@ -58,7 +59,7 @@ def create_app(settings: Settings, engine: EngineClient) -> FastAPI:
     )
     app.state.service = service
     install_handlers(app)
-    for module in (chat, completions, generate, openai, ops):
+    for module in (adapters, chat, classify, completions, embeddings, generate, instruct, openai, ops, tokens):
         app.include_router(module.router)
     return app
 
@@ -78,18 +79,18 @@ class _App(FastAPI):
 
 def _middleware(settings: Settings, service: Service) -> Iterator[Middleware]:
     """Outermost first."""
-    yield Middleware(RequestContext)
+    yield Middleware(RequestContext, metrics=service.metrics, retry_after=service.retry_after)
     if settings.cors_origins:
         yield Middleware(
-            CORSMiddleware,
+            Cors,
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["*"],
             expose_headers=["X-Request-Id", "Retry-After"],
         )
     yield Middleware(Draining, gate=service.gate)
-    if settings.api_key is not None:
-        yield Middleware(ApiKey, key=settings.api_key.get_secret_value())
+    if service.keys is not None:
+        yield Middleware(ApiKey, keys=service.keys)
     yield Middleware(BodyLimit, limit=settings.body_limit)
 
 
@@ -137,6 +138,8 @@ class _Server(uvicorn.Server):
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal)
+        if hasattr(signal, "SIGHUP"):
+            loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         address = listener.getsockname()
         host = f"[{address[0]}]" if ":" in address[0] else address[0]
         logger.info("serving %s on http://%s:%d", self._service.model_name, host, address[1])
@@ -164,6 +167,12 @@ class _Server(uvicorn.Server):
         self._engine.kill()
         self.force_exit = self.should_exit = True
 
+    def _on_hangup(self) -> None:
+        if self._service.keys is None:
+            logger.info("SIGHUP: there is no api_keys_file to read again")
+        else:
+            self._service.keys.reload()
+
     async def _drain(self) -> None:
         gate, patience = self._service.gate, self._service.settings.drain_timeout
         logger.info("shutting down; %d requests may run for up to %g s more", gate.inside, patience)
@@ -180,7 +189,8 @@ class _Server(uvicorn.Server):
 def _engine_spec(settings: Settings) -> EngineSpec:
     names = set(EngineSpec.__struct_fields__) & set(Settings.model_fields)
     values = {name: getattr(settings, name) for name in names}
-    return EngineSpec(**{**values, "model": str(resolve_model(settings.model))})
+    adapters = adapters_to_load(settings.adapters_dir)
+    return EngineSpec(**{**values, "model": str(resolve_model(settings.model)), "adapters": adapters})
 
 
 def _engine_limits(settings: Settings) -> EngineLimits:

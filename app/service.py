@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +12,10 @@ from app.engine.client import EngineClient
 from app.engine.messages import Grammar, InvalidRequest
 from app.engine.stream import GenerationStream
 from app.http.errors import ApiError, invalid
+from app.http.keys import ApiKeys
 from app.http.middleware import Gate
+from app.metrics import Metrics
+from app.retry import retry_seconds
 from app.schemas.common import SamplingFields
 from app.settings import Settings
 from model.architectures import read_config
@@ -27,7 +31,8 @@ _SEED_STEP = 0x9E3779B97F4A7C15  # odd, and about 2**64 / golden ratio: near see
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """A model that a request can name: the base, or an adapter on it. `labels`: what it tells apart when it classifies."""
+    """A model that a request can name: the base, an adapter on it, or an alias of either. `labels`: what it tells apart when it
+    classifies."""
 
     name: str
     adapter: str | None = None
@@ -57,6 +62,35 @@ class Service:
         # A directory is called by its name: its path is nobody else's business.
         directory = self.directory
         self.model_name = directory.resolve().name if directory == Path(settings.model) else settings.model
+        self._check_names()
+        self.keys = ApiKeys(settings.api_keys, settings.api_keys_file) if settings.locked else None
+        facts = {"model": self.model_name, "architecture": self.config.architecture}
+        self.metrics = engine.observer = Metrics(engine, facts)
+        self._began = time.monotonic()
+
+    def _check_names(self) -> None:
+        """ConfigError unless every adapter and every alias has a name of its own, and every alias means something."""
+        adapters, aliases = self.engine.spec.adapters, self.settings.aliases
+        if self.model_name in adapters:
+            raise ConfigError(
+                f"adapters_dir: {self.model_name} is the model's own name; rename the adapter's directory"
+            )
+        for name, model in aliases.items():
+            if name == self.model_name or name in adapters:
+                raise ConfigError(f"aliases: {name} is a model's own name; choose another")
+            if model != self.model_name and model not in adapters:
+                there = ", ".join(sorted({self.model_name, *adapters}))
+                raise ConfigError(f"aliases: {name} means {model}, which is not here; the models are: {there}")
+
+    def retry_after(self, code: str | None) -> int:
+        """Seconds until it is worth while to ask again after an error with this code."""
+        return retry_seconds(
+            code,
+            self.engine.status,
+            slot_seconds=self.metrics.slot_seconds,
+            startup_seconds=self.metrics.startup_seconds,
+            age=time.monotonic() - self._began,
+        )
 
     @cached_property
     def chat_template(self) -> PromptTemplate:
@@ -80,7 +114,13 @@ class Service:
         adapters = {
             name: Target(name, name, tuple(labels), self.model_name) for name, labels in self.engine.adapters.items()
         }
-        return {**adapters, base.name: base}
+        named = {**adapters, base.name: base}
+        aliases = {
+            name: dataclasses.replace(named[model], name=name, parent=model)
+            for name, model in self.settings.aliases.items()
+            if model in named  # an adapter may have been unloaded
+        }
+        return {**aliases, **named}
 
     def resolve_model(self, name: str | None) -> Target:
         """The model that a request means. ApiError 404, which lists the names there are."""
@@ -163,7 +203,7 @@ class Service:
                     )  # fmt: skip
         except BaseException as error:
             for stream in streams:
-                stream.cancel()
+                stream.fail(error, cause=error.__cause__)
             if isinstance(error, InvalidRequest) and error.param == "adapter":
                 raise invalid(str(error), "model") from None
             raise

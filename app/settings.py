@@ -16,6 +16,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from app.http.keys import check_key
 from model.errors import ConfigError
 
 ENV_PREFIX = "HOMEGROWN_"
@@ -36,10 +37,25 @@ class Settings(BaseSettings):
         min_length=1,
         description="The model to serve: a bundled or pulled model's name, a model directory, or a Hub id.",
     )
+    adapters_dir: Path | None = Field(
+        None,
+        description="Folder with a LoRA adapter (PEFT's layout) in each directory: all are loaded at the start under their "
+        "directories' names, and only from here requests can load more.",
+    )
+    aliases: Annotated[dict[str, str], NoDecode] = Field(
+        {},
+        description="More names for models, as NAME=MODEL, comma-separated: what requests may ask for in MODEL's place.",
+    )
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     api_key: SecretStr | None = Field(
-        None, description="Key that clients send as 'Authorization: Bearer KEY'; without one everybody may ask."
+        None,
+        description="Key that clients send as 'Authorization: Bearer KEY', or several, comma-separated; without one "
+        "everybody may ask.",
+    )
+    api_keys_file: Path | None = Field(
+        None,
+        description="File with more such keys, one a line; read again when it changes, and on SIGHUP.",
     )
     insecure: bool = Field(False, description="Allow listening beyond this machine without an API key.")
     cors_origins: Annotated[list[str], NoDecode] = Field(
@@ -105,23 +121,54 @@ class Settings(BaseSettings):
         parts = value.split(",") if isinstance(value, str) else value
         return [part.strip() for part in parts if part.strip()] if isinstance(parts, list | tuple) else parts
 
+    @field_validator("aliases", mode="before")
+    @classmethod
+    def _split_aliases(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        pairs = [part.strip().partition("=") for part in value.split(",") if part.strip()]
+        if not all(equals for _, equals, _ in pairs):
+            raise ValueError("must be NAME=MODEL, comma-separated")
+        names = [name.strip() for name, _, _ in pairs]
+        if len(set(names)) < len(names):
+            raise ValueError("must not have a name twice")
+        return {name.strip(): model.strip() for name, _, model in pairs}
+
+    @field_validator("aliases")
+    @classmethod
+    def _check_aliases(cls, value: dict[str, str]) -> dict[str, str]:
+        for name in (*value, *value.values()):
+            if not name or len(name) > 256 or not name.isprintable() or name != name.strip():
+                raise ValueError("must be NAME=MODEL, each of 1 to 256 printable characters")
+        return value
+
     @field_validator("api_key")
     @classmethod
-    def _check_key(cls, value: SecretStr | None) -> SecretStr | None:
+    def _check_keys(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
-            key = value.get_secret_value()
-            if not key.isascii() or not key.isprintable() or " " in key or len(key) < 1:
-                raise ValueError("must be visible ASCII characters without spaces")
+            keys = _split_keys(value)
+            for key in keys or [""]:
+                check_key(key)
         return value
 
     @model_validator(mode="after")
     def _refuse_open_door(self) -> "Settings":
-        if self.api_key is None and not self.insecure and not is_loopback(self.host):
+        if not self.locked and not self.insecure and not is_loopback(self.host):
             raise ValueError(
                 f"host {self.host} can be reached from other machines and no api_key is set: "
                 "set one, or allow it with insecure"
             )
         return self
+
+    @property
+    def locked(self) -> bool:
+        """Whether clients need an API key."""
+        return self.api_key is not None or self.api_keys_file is not None
+
+    @property
+    def api_keys(self) -> list[str]:
+        """The keys of api_key."""
+        return [] if self.api_key is None else _split_keys(self.api_key)
 
     @classmethod
     def settings_customise_sources(
@@ -154,6 +201,10 @@ def is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _split_keys(value: SecretStr) -> list[str]:
+    return [key.strip() for key in value.get_secret_value().split(",") if key.strip()]
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -25,6 +25,13 @@ class Choices:
         for stream in self._streams:
             stream.cancel()
 
+    def _fail(self, error: BaseException) -> None:
+        """End the others like the one that failed, so that they are counted alike."""
+        if not isinstance(error, Exception):
+            self.cancel()
+        for stream in self._streams:
+            stream.fail(error, cause=error.__cause__)
+
     async def collect(self) -> list[Delta]:
         """The whole answers, in the streams' order."""
         try:
@@ -34,10 +41,10 @@ class Choices:
                 tasks = [group.create_task(stream.collect()) for stream in self._streams]
             return [task.result() for task in tasks]
         except BaseExceptionGroup as errors:
-            self.cancel()
+            self._fail(errors.exceptions[0])
             raise errors.exceptions[0] from None
-        except BaseException:
-            self.cancel()
+        except BaseException as error:
+            self._fail(error)
             raise
 
     def __aiter__(self) -> Self:
@@ -66,8 +73,8 @@ class Choices:
         index = self._next.pop(task)
         try:
             delta = task.result()
-        except BaseException:
-            self.cancel()
+        except BaseException as error:
+            self._fail(error)
             for other in self._next:
                 other.cancel()
             raise

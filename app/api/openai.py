@@ -13,17 +13,18 @@ router = APIRouter(prefix="/v1", route_class=JSONRoute, tags=["openai"])
 async def list_models(request: Request) -> ModelList:
     """The models that requests can name."""
     service = get_service(request)
-    return ModelList(data=[_card(service, target) for target in service.targets.values()])
+    return ModelList(data=[model_card(service, target) for target in service.targets.values()])
 
 
 @router.get("/models/{model:path}", responses={401: ERRORS[401], 404: ERRORS[404]})
 async def get_model(model: str, request: Request) -> ModelCard:
     """One of them. (A Hub id has a slash in it.)"""
     service = get_service(request)
-    return _card(service, service.resolve_model(model))
+    return model_card(service, service.resolve_model(model))
 
 
-def _card(service: Service, target: Target) -> ModelCard:
+def model_card(service: Service, target: Target) -> ModelCard:
+    """What the listing says of a model."""
     return ModelCard(
         id=target.name,
         created=service.created,

@@ -1,12 +1,15 @@
 """Operations: is it up, would it answer, what is it."""
 
+import platform
 from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import APIRouter, Request
+from prometheus_client.exposition import choose_encoder
+from starlette.responses import Response
 
 from app.api.routing import ERRORS, get_service
 from app.engine.client import HEARTBEAT_LIMIT
-from app.http.errors import RETRY_SECONDS, ApiError, unavailable
+from app.http.errors import ApiError, unavailable
 from app.schemas.models import Health, Ready, Version
 
 router = APIRouter(tags=["operations"])
@@ -35,8 +38,7 @@ async def ready(request: Request) -> Ready:
         raise unavailable("shutting_down")
     status = service.engine.status
     if status.state == "ready" and status.in_flight >= status.slots + service.settings.max_queue:
-        retry = {"Retry-After": RETRY_SECONDS}
-        raise ApiError(503, "The queue is full.", kind="server_error", code="queue_full", headers=retry)
+        raise ApiError(503, "The queue is full.", kind="server_error", code="queue_full")
     service.engine.check_available()
     return Ready()
 
@@ -46,10 +48,29 @@ async def show_version(request: Request) -> Version:
     """What runs here."""
     service = get_service(request)
     facts = Version(
-        version=VERSION, model=service.model_name, architecture=service.config.architecture, context=service.context
+        version=VERSION,
+        python=platform.python_version(),
+        model=service.model_name,
+        architecture=service.config.architecture,
+        context=service.context,
     )
     if service.engine.status.state == "ready":
         info = service.engine.info
         facts.device, facts.dtype, facts.threads = info.device, info.dtype, info.threads
+        facts.quantize, facts.kernels = info.quantize, info.kernels
         facts.slots, facts.torch = info.slots, info.torch_version
     return facts
+
+
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses={
+        200: {"description": "All counts, gauges and histograms.", "content": {"text/plain": {}}},
+        401: ERRORS[401],
+    },
+)
+async def metrics(request: Request) -> Response:
+    """What Prometheus scrapes: its text format, or OpenMetrics where the Accept header asks for that."""
+    encode, media_type = choose_encoder(request.headers.get("accept", ""))
+    return Response(encode(get_service(request).metrics.registry), headers={"Content-Type": media_type})

@@ -3,30 +3,35 @@
 (Starlette's BaseHTTPMiddleware hides from a route that its client has left, so none of it is here.)
 """
 
-import hmac
 import logging
 import re
 import time
 import uuid
+from collections.abc import Callable
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.engine.messages import RequestCancelled
 from app.http.errors import ApiError, to_api_error, unavailable
+from app.http.keys import ApiKeys
+from app.metrics import Metrics
 
 OPEN_PATHS = frozenset({"/health", "/ready"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-_CLIENT_GONE = 499  # nginx's number for it; only ever logged
+_CLIENT_GONE = 499  # nginx's number for it; only ever logged and counted
+_ASK_AGAIN = frozenset({429, 503})
 
 access_log = logging.getLogger("app.access")
 
 
 class RequestContext:
-    """Gives each request its id (the client's own X-Request-Id when well formed), logs it, and answers what nobody caught."""
+    """Gives each request its id (the client's own X-Request-Id when well formed), logs and counts it, says when to ask again,
+    and answers what nobody caught."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    def __init__(self, app: ASGIApp, metrics: Metrics, retry_after: Callable[[str | None], int]) -> None:
+        """`retry_after(code)`: seconds until it is worth while to ask again after an error with this code."""
+        self._app, self._metrics, self._retry_after = app, metrics, retry_after
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -34,14 +39,19 @@ class RequestContext:
             return
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-        scope.setdefault("state", {})["request_id"] = request_id
+        state = scope.setdefault("state", {})
+        state["request_id"] = request_id
+        self._metrics.on_request(state)
         began, status = time.perf_counter(), 0
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = request_id
+                if status in _ASK_AGAIN:
+                    headers["Retry-After"] = str(self._retry_after(state.get("error")))
             await send(message)
 
         try:
@@ -54,6 +64,8 @@ class RequestContext:
                 raise ConnectionAbortedError("failed after the response had begun") from None
             await answer.response()(scope, receive, send_with_id)
         finally:
+            if scope["path"] not in OPEN_PATHS:  # a probe's 503 refuses nobody
+                self._metrics.on_response(status or _CLIENT_GONE, state)
             self._log(scope, request_id, status, time.perf_counter() - began)
 
     def _log(self, scope: Scope, request_id: str, status: int, seconds: float) -> None:
@@ -95,10 +107,10 @@ class Gate:
 
 
 class ApiKey:
-    """Refuses requests without the key, except to the probes."""
+    """Refuses requests without a key, except to the probes."""
 
-    def __init__(self, app: ASGIApp, key: str) -> None:
-        self._app, self._key = app, key.encode()
+    def __init__(self, app: ASGIApp, keys: ApiKeys) -> None:
+        self._app, self._keys = app, keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in OPEN_PATHS or self._allows(scope):
@@ -115,5 +127,4 @@ class ApiKey:
 
     def _allows(self, scope: Scope) -> bool:
         scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
-        # compare_digest takes the same time wherever the two differ.
-        return scheme.lower() == "bearer" and hmac.compare_digest(key.strip().encode("utf-8", "replace"), self._key)
+        return scheme.lower() == "bearer" and self._keys.allow(key.strip())

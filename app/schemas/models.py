@@ -42,12 +42,15 @@ class Ready(BaseModel):
 class Version(BaseModel):
     """What runs here. The engine's own facts are null until it has loaded."""
 
-    version: str
-    model: str
-    architecture: str
-    context: int
-    device: str | None = None
-    dtype: str | None = None
-    threads: int | None = None
-    slots: int | None = None
-    torch: str | None = None
+    version: str = Field(description="This software's.")
+    python: str = Field(description="Python's version.")
+    model: str = Field(description="The base model's name.")
+    architecture: str = Field(description="gpt2 or llama.")
+    context: int = Field(description="Tokens that a prompt and its answer may have together.")
+    device: str | None = Field(default=None, description="cpu or cuda.")
+    dtype: str | None = Field(default=None, description="Number format of the weights.")
+    quantize: str | None = Field(default=None, description="none, int8 or int4.")
+    kernels: str | None = Field(default=None, description="What computes.")
+    threads: int | None = Field(default=None, description="Compute threads.")
+    slots: int | None = Field(default=None, description="Requests that can run at once.")
+    torch: str | None = Field(default=None, description="PyTorch's version.")

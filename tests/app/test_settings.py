@@ -86,7 +86,7 @@ def test_a_key_is_never_shown():
 def test_an_unknown_key_in_the_file_lists_near_names(toml):
     with pytest.raises(ConfigError, match="unknown setting 'max_slot'; did you mean max_slots"):
         load_settings({}, toml("max_slot = 3"))
-    with pytest.raises(ConfigError, match="unknown setting 'zzz'; there are: model, host"):
+    with pytest.raises(ConfigError, match="unknown setting 'zzz'; there are: model, adapters_dir"):
         load_settings({}, toml("zzz = 3"))
 
 
