@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from app.adapters import adapters_to_load
-from app.api import adapters, chat, classify, completions, embeddings, generate, instruct, openai, ops, tokens
+from app.api import adapters, chat, classify, completions, docs, embeddings, generate, instruct, openai, ops, tokens
 from app.engine.client import EngineClient
 from app.engine.messages import EngineFailed, EngineLimits, EngineSpec
 from app.http.body import BodyLimit
@@ -54,12 +54,13 @@ def create_app(settings: Settings, engine: EngineClient) -> FastAPI:
         version=ops.VERSION,
         lifespan=lifespan,
         middleware=list(_middleware(settings, service)),
+        docs_url=None,  # FastAPI's own would load from another site; see app/api/docs.py
         redoc_url=None,
         redirect_slashes=False,
     )
     app.state.service = service
     install_handlers(app)
-    for module in (adapters, chat, classify, completions, embeddings, generate, instruct, openai, ops, tokens):
+    for module in (adapters, chat, classify, completions, docs, embeddings, generate, instruct, openai, ops, tokens):
         app.include_router(module.router)
     return app
 
@@ -189,8 +190,8 @@ class _Server(uvicorn.Server):
 def _engine_spec(settings: Settings) -> EngineSpec:
     names = set(EngineSpec.__struct_fields__) & set(Settings.model_fields)
     values = {name: getattr(settings, name) for name in names}
-    adapters = adapters_to_load(settings.adapters_dir)
-    return EngineSpec(**{**values, "model": str(resolve_model(settings.model)), "adapters": adapters})
+    values |= {"model": str(resolve_model(settings.model)), "adapters": adapters_to_load(settings.adapters_dir)}
+    return EngineSpec(**values)
 
 
 def _engine_limits(settings: Settings) -> EngineLimits:

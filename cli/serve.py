@@ -20,13 +20,16 @@ def _serve_options() -> list[click.Parameter]:
         flag, kinds = f"--{name.replace('_', '-')}", _kinds(field.annotation)
         choices = [str(value) for kind in kinds if typing.get_origin(kind) is typing.Literal for value in kind.__args__]
         default = field.default
-        shown = "" if default in (None, "", False, PydanticUndefined) or default == [] else f"  [default: {default}]"
+        unset = default in (None, "", False, PydanticUndefined) or default in ([], {})
+        shown = "" if unset else f"  [default: {default}]"
         help_text = f"{field.description or ''}{shown}"
         if bool in kinds:
             options.append(click.Option([f"{flag}/--no-{flag[2:]}", name], default=None, help=help_text))
         else:
             kind = click.Choice(choices) if choices else click.STRING
-            metavar = None if choices else "NUMBER" if {int, float} & set(kinds) else "TEXT"
+            metavar = (
+                None if choices else "NUMBER" if {int, float} & set(kinds) else "PATH" if Path in kinds else "TEXT"
+            )
             options.append(click.Option([flag, name], type=kind, metavar=metavar, default=None, help=help_text))
     return options
 
@@ -47,7 +50,9 @@ class _ServeCommand(click.Command):
 
 @click.command(cls=_ServeCommand)
 @click.option("--config", type=click.Path(path_type=Path), help="TOML file with any of these settings.")
-@click.option("--print-config", is_flag=True, help="Print the effective settings as TOML keys, and stop.")
+@click.option(
+    "--print-config", is_flag=True, help="Print the effective settings as a TOML file, without secrets, and stop."
+)
 def serve(config: Path | None, print_config: bool, **overrides: Any) -> None:
     """Serve a model over HTTP.
 
@@ -57,13 +62,17 @@ def serve(config: Path | None, print_config: bool, **overrides: Any) -> None:
     homegrown serve
     homegrown serve --model gpt2 --port 9000
     """
+    from pydantic import SecretStr
+
     from app.main import serve as run
     from app.settings import load_settings
 
     settings = load_settings(overrides, config)
     if print_config:
         for name, value in settings.model_dump(mode="json").items():
-            click.echo(f"{name} = {_toml(value)}" if value is not None else f"# {name} is not set")
+            secret = isinstance(getattr(settings, name), SecretStr)
+            unset = f"# {name} is {'set, and not shown' if secret else 'not set'}"
+            click.echo(unset if secret or value is None else f"{name} = {_toml(value)}")
         return
     sys.exit(run(settings))
 
@@ -71,4 +80,7 @@ def serve(config: Path | None, print_config: bool, **overrides: Any) -> None:
 def _toml(value: object) -> str:
     import json
 
-    return json.dumps(value)  # strings, numbers, booleans and lists of strings read the same in TOML
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{_toml(key)} = {_toml(item)}' for key, item in value.items())} }}" if value else "{}"
+    # Strings, numbers, booleans and lists of strings read the same in TOML, but for pairs of surrogates.
+    return json.dumps(value, ensure_ascii=False)
