@@ -98,7 +98,7 @@ class MessagesFields(RequestBody):
         return not self.continues if self.add_generation_prompt is None else self.add_generation_prompt
 
 
-class ChatRequest(MessagesFields, FormatFields, OpenAIFields):
+class ChatRequest(OpenAIFields, FormatFields, MessagesFields):
     """Answer a conversation."""
 
     unsupported: ClassVar[Mapping[str, tuple[Any, ...]]] = {

@@ -15,7 +15,10 @@ class JSONSchemaFormat(RequestBody):
     """A schema for the answer."""
 
     name: str = Field(
-        min_length=1, max_length=64, pattern="^[a-zA-Z0-9_-]+$", description="What the schema is called; changes nothing."
+        min_length=1,
+        max_length=64,
+        pattern="^[a-zA-Z0-9_-]+$",
+        description="What the schema is called; changes nothing.",
     )
     description: str | None = Field(
         None, description="What the answer is for. The model doesn't read it: put it into a message too."
@@ -66,7 +69,8 @@ class FormatFields(RequestBody):
     extension to OpenAI's API, as in vLLM.)"""
 
     response_format: ResponseFormat | None = Field(
-        None, description="The form of the answer: any text, a JSON object, or JSON that fits a schema; by default text."
+        None,
+        description="The form of the answer: any text, a JSON object, or JSON that fits a schema; by default text.",
     )
 
     @property
@@ -76,7 +80,12 @@ class FormatFields(RequestBody):
 
 
 def _dump(schema: dict[str, Any]) -> str:
+    """The schema as text. ValueError for one that has none."""
     try:
-        return json.dumps(schema, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(schema, ensure_ascii=False, allow_nan=False)
+        text.encode()
     except RecursionError:
         raise ValueError("nested too deep") from None
+    except UnicodeEncodeError:
+        raise ValueError("has half a surrogate pair, which is no text; leave it out") from None
+    return text

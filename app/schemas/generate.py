@@ -11,7 +11,7 @@ from app.schemas.formats import FormatFields
 DEFAULT_MAX_TOKENS = 128
 
 
-class GenerateFields(FormatFields, SamplingFields):
+class GenerateFields(SamplingFields, FormatFields):
     """What /generate and /instruct have in common."""
 
     unsupported: ClassVar[Mapping[str, tuple[Any, ...]]] = {
