@@ -74,7 +74,8 @@ async def _read_prompts(service: Service, body: CompletionRequest) -> list[_Prom
     most = service.engine.info.slots + service.engine.limits.max_queue
     if len(prompts) > most:
         raise invalid(
-            f"prompt: {len(prompts)} prompts are more than the {most} that can run and wait; send fewer at once", "prompt"
+            f"prompt: {len(prompts)} prompts are more than the {most} that can run and wait; send fewer at once",
+            "prompt",
         )
     if "prompt" not in body.model_fields_set and DEFAULT_PROMPT not in tokenizer.special_tokens:
         prompts = [""]  # a new text, as this model begins one
@@ -154,7 +155,9 @@ class _Answer:
         """Text and logprobs of a piece; a choice's first one brings the echo."""
         first, self._begun[index] = not self._begun[index], True
         if not self._body.echo:
-            return delta.text, None if self._body.logprobs is None else completion_logprobs(delta.tokens, self._tokenizer)
+            return delta.text, None if self._body.logprobs is None else completion_logprobs(
+                delta.tokens, self._tokenizer
+            )
         prompt = self._prompts[index // self._body.n]
         text = prompt.text + delta.text if first else delta.text
         if self._body.logprobs is None:

@@ -40,7 +40,9 @@ def completion_logprobs(tokens: Sequence[Token], tokenizer: Tokenizer, *, offset
     prompt. A token without log-probabilities (the first of a prompt) has null in their place."""
     return {
         "tokens": [token_name(token.id, tokenizer) for token in tokens],
-        "token_logprobs": [None if token.logprobs is None else json_logprob(token.logprobs.logprob) for token in tokens],
+        "token_logprobs": [
+            None if token.logprobs is None else json_logprob(token.logprobs.logprob) for token in tokens
+        ],
         "top_logprobs": [_top(token, tokenizer) for token in tokens],
         "text_offset": [offset + token.text_offset for token in tokens],
         "bytes": [list(tokenizer.token_bytes(token.id)) for token in tokens],

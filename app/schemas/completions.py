@@ -113,7 +113,9 @@ class CompletionChoice(BaseModel):
     text: str
     logprobs: CompletionLogprobs | None = Field(None, description="Null unless asked for.")
     finish_reason: Literal["stop", "length"]
-    stop_reason: str | int | None = Field(None, description="The stop string or stop token id that ended it, if one did.")
+    stop_reason: str | int | None = Field(
+        None, description="The stop string or stop token id that ended it, if one did."
+    )
 
 
 class CompletionResponse(BaseModel):
