@@ -124,6 +124,7 @@ class Protocol(HttpToolsProtocol):
         """An answer has been written, perhaps before its request had come in whole, or before the client read it."""
         super().on_response_complete()
         self._cycles = [cycle for cycle in self._cycles if not cycle.response_complete]
+        self._stall_timer = _cancelled(self._stall_timer)
         if self.transport.get_write_buffer_size():
             self._watch_reader()
         if self._part == "body" and not self._cycles and not self.transport.is_closing():
@@ -137,6 +138,11 @@ class Protocol(HttpToolsProtocol):
         """Answers wait for a client that doesn't take them."""
         super().pause_writing()
         self._watch_reader()
+
+    def resume_writing(self) -> None:
+        """It has taken most of what was there."""
+        super().resume_writing()
+        self._stall_timer = _cancelled(self._stall_timer)
 
     def _refuse(self, error: ApiError) -> None:
         """Answer instead of the app, unless it has begun to; then read no more, and hang up when the client has seen it."""
