@@ -419,7 +419,8 @@ def test_many_at_once_get_the_answers_they_get_alone(client):
 def test_answers_that_do_not_all_find_a_place_are_refused_together(server, client):
     body = {"prompt": "a", "n": 8, "max_tokens": 1000, "ignore_eos": True, "stream": True}
     with server.client() as other, other.stream("POST", URL, json=body) as response:
-        next(response.iter_bytes())
+        pieces = response.iter_bytes()  # kept: without it the response would be closed
+        next(pieces)
         refused = client.post(URL, json={"prompt": "a", "n": 8, "max_tokens": 1})
         assert refused.status_code == 429
         assert refused.json()["error"]["code"] == "queue_full"
