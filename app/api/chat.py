@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from app.api.choices import Choices
 from app.api.logprobs import chat_logprobs
-from app.api.routing import ERRORS, JSONRoute, get_service
+from app.api.routing import STREAMED, JSONRoute, get_service
 from app.engine.messages import Delta, Finish
 from app.http.disconnect import ClientWatch
 from app.http.errors import ApiError, invalid, to_api_error
@@ -29,7 +29,7 @@ _MESSAGE_SIZE = 64  # what a message costs a template, as so many characters of 
 router = APIRouter(prefix="/v1", route_class=JSONRoute, tags=["openai"])
 
 
-@router.post("/chat/completions", response_model=ChatResponse, responses=ERRORS)
+@router.post("/chat/completions", response_model=ChatResponse, responses=STREAMED)
 async def create_chat_completion(body: ChatRequest, request: Request) -> Response:
     """Answer a conversation, whole or streamed. A model without a chat template of its own is given the conversation as a
     transcript of paragraphs that begin with "User:", "Assistant:" and "System:"; the next such beginning ends its answer."""

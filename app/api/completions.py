@@ -61,7 +61,7 @@ async def complete(body: CompletionRequest, request: Request) -> Response:
 
 @dataclasses.dataclass(frozen=True)
 class _Prompt:
-    """A prompt as the model reads it, and as `echo` gives it back. `hidden`: tokens put in front that the text doesn't have."""
+    """A prompt as the model reads it, and as `echo` gives it back: `hidden` tokens put in front are not part of the text."""
 
     ids: Sequence[int]
     text: str
@@ -81,14 +81,14 @@ async def _read_prompts(service: Service, body: CompletionRequest) -> list[_Prom
         prompts = [""]  # a new text, as this model begins one
     size = sum(len(prompt) for prompt in prompts if isinstance(prompt, str))
     try:
-        return await service.off_loop(lambda: [_read(prompt, tokenizer) for prompt in prompts], size)
+        return await service.off_loop(lambda: [_read(prompt, tokenizer, echo=body.echo) for prompt in prompts], size)
     except TokenizerError as error:
         raise invalid(f"prompt: {error}", "prompt") from None
 
 
-def _read(prompt: Prompt, tokenizer: Tokenizer) -> _Prompt:
+def _read(prompt: Prompt, tokenizer: Tokenizer, *, echo: bool) -> _Prompt:
     if not isinstance(prompt, str):
-        return _Prompt(prompt, tokenizer.decode(prompt))
+        return _Prompt(prompt, tokenizer.decode(prompt) if echo else "")
     ids = tokenizer.encode_prompt(prompt)
     begins = ids[0] in (tokenizer.bos_token_id, tokenizer.eos_token_id)
     written = prompt.startswith(tokenizer.token_bytes(ids[0]).decode("utf-8", "replace"))

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from app.api.generate import answer
-from app.api.routing import ERRORS, JSONRoute, get_service
+from app.api.routing import STREAMED, JSONRoute, get_service
 from app.http.errors import invalid, to_api_error
 from app.schemas.generate import DEFAULT_MAX_TOKENS, GenerateResponse
 from app.schemas.instruct import InstructRequest
@@ -16,7 +16,7 @@ from model.prompts import PromptError
 router = APIRouter(route_class=JSONRoute, tags=["generate"])
 
 
-@router.post("/instruct", response_model=GenerateResponse, responses=ERRORS)
+@router.post("/instruct", response_model=GenerateResponse, responses=STREAMED)
 async def instruct(body: InstructRequest, request: Request) -> Response:
     """Follow an instruction, the answer whole or streamed."""
     service = get_service(request)
