@@ -27,10 +27,13 @@ _LEAST_PROBABILITY = 1e-12
 
 @dataclass(frozen=True)
 class Continuation:
-    """Token ids of a prompt and of a label behind it; the label's begin at index `start`, which is at least 1."""
+    """Token ids of a prompt and of a label behind it, at least one each. (Labels share the prompt's list, texts the label's.)"""
 
-    ids: list[int]
-    start: int
+    prompt: list[int]
+    label: list[int]
+
+    def __len__(self) -> int:
+        return len(self.prompt) + len(self.label)
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,8 @@ class Question:
     @property
     def n_tokens(self) -> int:
         """Different tokens that the model has to read: the prompt once, and all labels."""
-        return min(each.start for each in self.continuations) + sum(
-            len(each.ids) - each.start for each in self.continuations
+        return min(len(each.prompt) for each in self.continuations) + sum(
+            len(each.label) for each in self.continuations
         )
 
 
@@ -70,7 +73,7 @@ class Prompter:
         bos = tokenizer.bos_token_id
         self._begin = [bos] if tokenizer.add_bos and bos is not None else []
         self._suffixes = [self._suffix(label) for label in labels]
-        around = max(len(each.ids) for each in self._continuations(""))
+        around = max(map(len, self._continuations("")))
         self._room = context - around
         if self._room < _LEAST_TEXT:
             raise ContextLengthError(
@@ -89,7 +92,7 @@ class Prompter:
             shown = text if kept == len(ids) else self._tokenizer.decode(ids[:kept]).rstrip("\ufffd")
             continuations = self._continuations(shown)
             # Tokens can come out a little differently beside others than alone, so what was cut may still be too long.
-            excess = max(len(each.ids) for each in continuations) - self._context
+            excess = max(map(len, continuations)) - self._context
             if excess <= 0:
                 return Question(continuations, kept < len(ids))
             kept = max(kept - excess, 0)
@@ -102,12 +105,13 @@ class Prompter:
         made = []
         for label, suffix in zip(self._labels, self._suffixes, strict=True):
             if suffix is not None:
-                made.append(Continuation(head + suffix, len(head)))
+                made.append(Continuation(head, suffix))
                 continue
             ids = [*begin, *self._tokenizer.encode(prompt + label)]
             if len(ids) == 1:  # all of it merged
                 ids = [self._start_token(), *ids]
-            made.append(Continuation(ids, min(len(head), len(ids) - 1)))  # the last token is the label's, merged or not
+            cut = min(len(head), len(ids) - 1)  # the last token is the label's, merged or not
+            made.append(Continuation(ids[:cut], ids[cut:]))
         return made
 
     def _suffix(self, label: str) -> list[int] | None:

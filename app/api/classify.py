@@ -141,8 +141,8 @@ async def _by_likelihood(request: Request, service: Service, target: Target, bod
 async def _score(engine: EngineClient, target: Target, continuation: Continuation) -> float:
     """The label's mean log-probability. The prompt before it is computed once for all labels: see the scheduler."""
     stream = engine.generate(
-        continuation.ids, _GREEDY, 0,
-        adapter=target.adapter, prompt_logprobs=0, score_from=continuation.start, speculate=False,
+        [*continuation.prompt, *continuation.label], _GREEDY, 0,
+        adapter=target.adapter, prompt_logprobs=0, score_from=len(continuation.prompt), speculate=False,
     )  # fmt: skip
     async with stream:
         scored = (await stream.collect()).prompt_logprobs or []

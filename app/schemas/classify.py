@@ -12,6 +12,7 @@ from app.schemas.embeddings import MAX_INPUTS, InputUsage
 
 MAX_LABELS = 128
 MAX_EXAMPLES = 128
+MAX_SCORES = 16384
 _LONGEST_LABEL = 200  # characters
 
 
@@ -26,8 +27,9 @@ class ClassifyRequest(RequestBody):
     """Texts to label: by a classifier, or, with `labels`, by a language model that was not trained for it."""
 
     input: str | Annotated[list[str], Field(min_length=1, max_length=MAX_INPUTS)] = Field(
-        description=f"A text, or up to {MAX_INPUTS}; none blank. Blanks around a text don't count, nothing written in it counts as "
-        "a special token, and one that is too long for the context loses its end."
+        description=f"A text, or up to {MAX_INPUTS}, and with `labels` up to {MAX_SCORES} texts x labels; none blank. Blanks around a "
+        "text don't count, nothing written in it counts as a special token, and what the context has no room for is cut from "
+        "its end."
     )
     model: str | None = Field(None, description="A name from /v1/models; by default the served model.")
     labels: list[str] | None = Field(
@@ -70,6 +72,8 @@ class ClassifyRequest(RequestBody):
 
     @model_validator(mode="after")
     def _check_texts(self) -> Self:
+        if len(self.texts) * len(self.labels or ()) > MAX_SCORES:
+            raise _wrong("input", f"more than {MAX_SCORES} texts x labels; send the texts in several requests")
         for i, text in enumerate(self.texts):
             if not text.strip():
                 where = "input" if isinstance(self.input, str) else f"input[{i}]"

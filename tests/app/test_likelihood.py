@@ -45,29 +45,33 @@ def test_tokens_are_those_of_the_evaluation(tokenizer, template, text):
         question = prompter.question(text)
         assert not question.truncated
         for label, continuation in zip(LABELS, question.continuations, strict=True):
-            wanted = encode_pair(tokenizer, f"{shown}{before}{text.strip()}{after}", label)
-            assert continuation.ids[continuation.start :] == list(wanted.target)
-            assert continuation.start >= 1
-            if continuation.start == len(wanted.context):
-                assert continuation.ids[: continuation.start] == list(wanted.context)
+            prompt = f"{shown}{before}{text.strip()}{after}"
+            wanted = encode_pair(tokenizer, prompt, label)
+            ids = continuation.prompt + continuation.label
+            assert tokenizer.decode(ids).removeprefix("<|endoftext|>") == prompt + label
+            assert continuation.label == list(wanted.target)
+            assert continuation.prompt
+            if (
+                tokenizer.decode([*wanted.context, *wanted.target]) == prompt + label
+            ):  # not where the label merges with it
+                assert continuation.prompt == list(wanted.context)
 
 
 def test_labels_share_their_prompt(tokenizer):
     question = Prompter(tokenizer, LABELS, context=512, examples=EXAMPLES).question("The river rose.")
-    starts = {continuation.start for continuation in question.continuations}
-    prompts = {tuple(each.ids[: each.start]) for each in question.continuations}
-    assert len(starts) == len(prompts) == 1
-    assert question.n_tokens == starts.pop() + sum(len(each.ids) - each.start for each in question.continuations)
+    (prompt,) = {tuple(each.prompt) for each in question.continuations}
+    assert question.n_tokens == len(prompt) + sum(len(each.label) for each in question.continuations)
 
 
 @given(text=st.text(min_size=1, max_size=400), context=st.integers(40, 80))
 def test_a_long_text_loses_its_end_and_everything_fits(tokenizer, text, context):
     question = Prompter(tokenizer, LABELS, context=context).question(text)
-    longest = max(len(each.ids) for each in question.continuations)
+    longest = max(map(len, question.continuations))
     assert longest <= context
-    assert tokenizer.decode(question.continuations[0].ids).endswith("\nLabel: World")
+    first = question.continuations[0]
+    assert tokenizer.decode(first.prompt + first.label).endswith("\nLabel: World")
     whole = Prompter(tokenizer, LABELS, context=10_000).question(text)
-    assert question.truncated == (max(len(each.ids) for each in whole.continuations) > context)
+    assert question.truncated == (max(map(len, whole.continuations)) > context)
     if question.truncated:
         assert longest >= context - 8, "no more is cut than has to be"
 
@@ -77,8 +81,8 @@ def test_what_is_written_in_a_text_is_only_text(tokenizer):
     question = Prompter(tokenizer, LABELS, context=512, examples=[(nasty, "World")]).question(nasty)
     for label, each in zip(LABELS, question.continuations, strict=True):
         shown = f"Text: {nasty}\nLabel: World\n\nText: {nasty}\nLabel: {label}"
-        assert tokenizer.decode(each.ids) == shown
-        assert tokenizer.eos_token_id not in each.ids
+        assert tokenizer.decode(each.prompt + each.label) == shown
+        assert tokenizer.eos_token_id not in each.prompt + each.label
 
 
 def test_examples_without_room_are_refused(tokenizer):

@@ -6,6 +6,7 @@ import time
 import httpx
 import pytest
 import torch
+from oracle import Oracle, make_adapters
 
 from app.likelihood import CONTENT_FREE, calibrated, content_free_bias
 from model.checkpoint import load_model, save_model
@@ -127,6 +128,48 @@ def test_a_classifier_does_not_generate(moods):
     assert moods.get("/v1/models/mood").json()["task"] == "classify"
 
 
+def test_a_classifier_embeds_as_its_trunk_does(moods, client):
+    one, other = (
+        each.post("/v1/embeddings", json={"input": "hello"}).json()["data"][0]["embedding"] for each in (moods, client)
+    )
+    assert one == pytest.approx(other, abs=1e-5)
+
+
+# -- with adapters on a language model
+
+
+@pytest.fixture(scope="module")
+def adapter_dirs(model_dir, tmp_path_factory):
+    return make_adapters(model_dir, tmp_path_factory.mktemp("adapters"))
+
+
+@pytest.fixture(scope="module")
+def adapted(make_server, adapter_dirs):
+    folder = adapter_dirs["mood"].parent
+    server = make_server(adapters_dir=str(folder), max_slots=2).wait_ready()
+    with server.client() as client:
+        yield client
+
+
+def test_an_adapter_that_classifies(adapted, model_dir, adapter_dirs):
+    answer = ask(adapted, input=["What is it?", "And now?"], model="mood")
+    check(answer, MOODS, 2)
+    oracle = Oracle(model_dir, adapter_dirs)
+    for text, each in zip(["What is it?", "And now?"], answer["data"], strict=True):
+        expected = oracle.scores(list(text.encode()), "mood").softmax(-1).tolist()
+        assert [each["scores"][label] for label in MOODS] == pytest.approx(expected, abs=1e-4)
+    assert refusal(adapted, input="a", model="mood", labels=LABELS)["param"] == "labels"
+
+
+def test_labels_by_an_adapters_likelihood(adapted, client):
+    base = ask(adapted, input="What is it?", labels=LABELS)["data"][0]["scores"]
+    assert base == pytest.approx(ask(client, input="What is it?", labels=LABELS)["data"][0]["scores"], abs=1e-5)
+    tuned = [ask(adapted, input="What is it?", labels=LABELS, model="one")["data"][0]["scores"] for _ in range(2)]
+    assert tuned[0] == pytest.approx(tuned[1], abs=1e-5)
+    assert tuned[0] != pytest.approx(base, abs=1e-3)
+    assert refusal(adapted, input="a", model="one")["param"] == "labels"
+
+
 # -- by likelihood
 
 
@@ -183,6 +226,26 @@ def test_a_long_text_is_cut_so_that_the_prompt_fits(client):
     check(answers, LABELS, 2)
 
 
+def prefix_tokens(client: httpx.Client) -> tuple[float, float]:
+    """Prompt tokens so far: all, and those that a slot had already."""
+    lines = dict(line.rsplit(" ", 1) for line in client.get("/metrics").text.splitlines() if not line.startswith("#"))
+    return tuple(float(lines[f"homegrown_prefix_cache_{name}_total"]) for name in ("queried_tokens", "hit_tokens"))
+
+
+def test_the_shared_prefix_is_computed_once(client):
+    labels = [f"label number {i}" for i in range(8)]
+    body = {"input": "It was a dark night. " * 20, "labels": labels}
+    body["examples"] = [{"text": "The sun rose. " * 10, "label": labels[0]}]
+    ask(client, **body)  # the calibration is known from now on
+    body["input"] = f"Then came the morning. {body['input']}"
+    queried, hit = prefix_tokens(client)
+    n_tokens = ask(client, **body)["usage"]["prompt_tokens"]
+    more_queried, more_hit = prefix_tokens(client)
+    computed = (more_queried - queried) - (more_hit - hit)
+    assert more_queried - queried > 8 * 600
+    assert computed <= n_tokens + 8 * 16  # each label's last tokens before it, and what is not worth copying
+
+
 def test_many_texts_and_labels(client):
     labels = [f"label {i}" for i in range(7)]
     answer = ask(client, input=[f"text {i}" for i in range(6)], labels=labels, top_k=1)
@@ -205,6 +268,7 @@ def test_many_texts_and_labels(client):
         ({"input": "a", "labels": ["one", "x" * 201]}, "labels"),
         ({"input": "a", "labels": [str(i) for i in range(129)]}, "labels"),
         ({"input": "a", "labels": "one"}, "labels"),
+        ({"input": ["a"] * 1639, "labels": [str(i) for i in range(10)]}, "input"),
         ({"input": "a", "labels": LABELS, "top_k": 0}, "top_k"),
         ({"input": "a", "labels": LABELS, "template": "{text}"}, "template"),
         ({"input": "a", "labels": LABELS, "template": "{label} {text}"}, "template"),
@@ -231,7 +295,8 @@ def test_an_unknown_model(client):
 
 
 def test_a_client_that_leaves_a_large_batch_frees_the_slots(server):
-    body = json.dumps({"input": [LONG] * 12, "labels": LABELS}).encode()
+    texts = [f"{i} {LONG}" for i in range(12)]  # nothing that they could share
+    body = json.dumps({"input": texts, "labels": LABELS}).encode()
     head = (
         f"POST /classify HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     )

@@ -6,9 +6,7 @@ import httpx
 import pytest
 import torch
 
-from model.checkpoint import load_model, save_model
-from model.classifier import as_classifier
-from model.tokenizer import Tokenizer
+from model.checkpoint import load_model
 
 TEXTS = ["Once upon a time", "é", "<|endoftext|>"]
 
@@ -115,13 +113,3 @@ def test_mistakes_are_named(client, body, param, message):
 def test_an_unknown_model(client):
     response = client.post("/v1/embeddings", json={"input": "a", "model": "text-embedding-3-small"})
     assert (response.status_code, response.json()["error"]["code"]) == (404, "model_not_found")
-
-
-def test_a_classifier_embeds_too(make_server, model_dir, tmp_path, client):
-    save_model(as_classifier(load_model(model_dir), ["a", "b"]), tmp_path)
-    Tokenizer.from_directory(model_dir).save(tmp_path)
-    server = make_server(model=str(tmp_path), max_slots=1).wait_ready()
-    with server.client() as other:
-        (entry,) = ask(other, input="hello")["data"]
-    server.stop()
-    assert entry["embedding"] == pytest.approx(ask(client, input="hello")["data"][0]["embedding"], abs=1e-5)

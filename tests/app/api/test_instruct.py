@@ -59,15 +59,16 @@ def test_what_is_written_in_an_instruction_is_no_special_token(client, model_dir
 
 def test_the_templates_stops_end_an_answer_beside_the_requests_own(client):
     bias = {str(byte): 100 for byte in b"\n# "}  # nothing but these three, so that "\n\n### " comes about soon
-    seen = set()
-    for seed in range(12):
-        body = {"instruction": "a", "seed": seed, "max_tokens": 900, "logit_bias": bias, "stop": "######"}
-        answer = ask(client, **body)
+    body = {"instruction": "a", "max_tokens": 880, "temperature": 2, "logit_bias": bias}
+    assert ask(client, **body, seed=0, stop="#")["stop_reason"] == "#"
+    for seed in range(30):
+        answer = ask(client, **body, seed=seed, stop="###  ###")
         assert "\n\n### " not in answer["text"]
-        seen.add(answer["stop_reason"])
-        if len(seen - {None}) == 2:
+        assert "###  ###" not in answer["text"]
+        if answer["stop_reason"] == "\n\n### ":
             break
-    assert seen - {None} == {"\n\n### ", "######"}
+    else:
+        pytest.fail("the template's stop never came about")
 
 
 def test_a_json_answer_can_be_asked_for(client):
