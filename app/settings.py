@@ -100,7 +100,10 @@ class Settings(BaseSettings):
         "auto", description="Where the model runs; auto takes a GPU if there is one."
     )
     threads: int | None = Field(
-        None, ge=1, le=1024, description="Compute threads of the engine; by default one less than the processors."
+        None,
+        ge=1,
+        le=1024,
+        description="Compute threads of the engine; by default as many as processors, or one less for a small model or PyTorch.",
     )
     prefill_chunk: int = Field(
         512,

@@ -28,6 +28,7 @@ QUANTIZE = ("none", "int8", "int4")
 BACKENDS = ("native", "torch")
 _CACHE_BYTES = 1 << 30
 _AUTO_SLOTS = (4, 32)
+_LARGE = 32_000_000  # weights of blocks and head: more than caches hold
 _MAX_SLOTS = (1 << 31) - 1  # what 32 bits count; a context is rounded up to blocks besides
 _MAX_CONTEXT = (1 << 31) - (1 << 10)
 
@@ -96,6 +97,7 @@ class BackendSpec:
     quantize: str = "auto"  # auto, none, int8, int4
     device: str = "auto"  # auto, cpu, cuda
     threads: int = 1
+    spare: int = 0  # of these threads, how many to do without where they are worth less than a processor is to others
     max_slots: int | None = None
     context: int | None = None
     backend: str = "auto"  # auto, native, torch
@@ -120,6 +122,7 @@ def load_backend(spec: BackendSpec) -> Backend:
         dtype=dtype,
         quantize="none" if spec.quantize == "auto" else spec.quantize,
         device=device.type,
+        threads=spec.threads if native and _is_large(config) else max(1, spec.threads - spec.spare),
         backend="native" if native else "torch",
     )
     if native:
@@ -239,6 +242,14 @@ def _use_native(backend: str, device: torch.device, config: ModelConfig) -> bool
         raise ConfigError(f"backend: the native kernels can't run this model ({why}); choose backend torch or auto")
     logger.warning("the native kernels can't run this model (%s): PyTorch computes it", why)
     return False
+
+
+def _is_large(config: ModelConfig) -> bool:
+    """Whether a step reads so much that a last thread is worth its processor, although a server's other work wants it too. The
+    kernels' threads wait for no one of them (PyTorch's do), but a step of a small model is over before they have all begun."""
+    block = (2 * config.n_head + 2 * config.n_kv_head) * config.head_dim * config.d_model
+    block += (3 if config.architecture == "llama" else 2) * config.d_model * config.d_ff
+    return config.n_layer * block + config.vocab_size * config.d_model >= _LARGE
 
 
 def _native_bfloat16() -> bool:

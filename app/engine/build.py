@@ -10,7 +10,7 @@ from app.engine.core import EngineCore
 from app.engine.costs import StepCosts
 from app.engine.grammar import GrammarCompiler
 from app.engine.messages import EngineSpec, Loaded
-from app.engine.process import choose_threads
+from app.engine.process import available_cpus
 from app.engine.scheduler import Scheduler
 from model.backend import Backend, BackendSpec, load_backend
 from model.tokenizer import Tokenizer
@@ -24,7 +24,8 @@ def build_core(spec: EngineSpec, wake: Callable[[], None] = lambda: None) -> tup
             dtype=spec.dtype,
             quantize=spec.quantize,
             device=spec.device,
-            threads=choose_threads(spec.threads),
+            threads=spec.threads or available_cpus(),
+            spare=1 if spec.threads is None else 0,
             max_slots=spec.max_slots,
             context=spec.context,
             backend=spec.backend,

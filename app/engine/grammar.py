@@ -101,14 +101,6 @@ class Constraint:
         self._check()
         return taken
 
-    def rollback(self, n: int) -> None:
-        """Take back the last n tokens accepted, all of them at most (GrammarError for more)."""
-        ends = min(n, self._n_ends)
-        self._n_ends -= ends
-        if n > ends:
-            self._matcher.rollback(n - ends)
-            self._check()
-
     def forced(self) -> list[int]:
         """Tokens that must come next, whatever the logits: a free draft. Often empty."""
         return [] if self.finished else list(self._matcher.compute_ff_tokens())

@@ -22,7 +22,7 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
     quantize: str = "auto"  # auto, none, int8, int4
     device: str = "auto"  # auto, cpu, cuda
     backend: str = "auto"  # auto, native, torch
-    threads: int | None = None  # None: one less than the processors, so that the HTTP process has one (see process.py)
+    threads: int | None = None  # None: all processors, or one less (see model.backend.BackendSpec.spare)
     max_slots: int | None = None  # None: what fits into a gigabyte of KV cache
     context: int | None = None  # None: the model's own
     prefill_chunk: int = 512  # most prompt tokens in one step

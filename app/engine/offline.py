@@ -67,8 +67,8 @@ class Engine:
                 print(answer.text)
 
     `model` is a bundled or pulled model's name, a Hub id or a model directory; the keyword arguments are EngineSpec's. With
-    `process` the engine runs in a process of its own, as it does under the server, and like there leaves one processor free;
-    else `threads` is by default all of them. Raises HomegrownError with one line when the model can't be loaded; all methods
+    `process` the engine runs in a process of its own, as it does under the server, and with as many threads; else `threads` is
+    by default all processors. Raises HomegrownError with one line when the model can't be loaded; all methods
     raise RuntimeError once the engine is closed.
     """
 

@@ -60,15 +60,6 @@ class WorkerProcess:
         return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 
-def choose_threads(wanted: int | None) -> int:
-    """Compute threads for an engine behind a server: `wanted`, else one less than the processors, so that the HTTP process
-    keeps one. (app.engine.Engine in its caller's process takes all: there nothing else wants one.)
-
-    Two OpenMP threads that wait for each other at every barrier lose whole scheduler ticks when a third thing wants a core.
-    """
-    return max(1, available_cpus() - 1) if wanted is None else wanted
-
-
 def available_cpus() -> int:
     """Processors that this process may use: its affinity, and a container's quota, rounded down to at least 1."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -80,8 +71,13 @@ def available_cpus() -> int:
 
 
 def _environment(spec: EngineSpec) -> dict[str, str]:
-    """The child's environment. OpenMP reads these when torch loads it, so they can't be set later."""
-    threads = choose_threads(spec.threads)
+    """The child's environment. OpenMP reads these when torch loads it, so they can't be set later.
+
+    By default one thread less than there are processors, so that the HTTP process keeps one: two OpenMP threads that wait for
+    each other at every barrier lose whole scheduler ticks when a third thing wants a core. (Our own kernels' threads don't:
+    model.backend has how many they are.)
+    """
+    threads = spec.threads or max(1, available_cpus() - 1)
     env = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     if threads >= available_cpus():
         # No core is left over: threads that spin while they wait would fight the HTTP process for one.

@@ -42,22 +42,12 @@ class Drafter:
         self._probing = False  # a pause is over: one draft is due whatever the rate was
         self._forced = False  # the last draft was the grammar's, and proves nothing of ours
 
-    @property
-    def acceptance(self) -> float:
-        """The share of drafted tokens that were right lately, from 0 to 1: a decaying average."""
-        return self._rate
-
-    def append(self, token: int) -> None:
-        """Take in the next token of the output."""
-        self._index_prompt()
-        self._add(token)
-
     def draft(
         self, output: Sequence[int], limit: int, *, constraint: "Constraint | None" = None, least: float = 0.0
     ) -> list[int]:
         """Up to `limit` tokens that may come next; often none.
 
-        output: all tokens so far; those that `append` hasn't taken in are taken in now. constraint: what it forces is
+        output: all tokens so far; those that the last call hadn't seen are taken in. constraint: what it forces is
         guessed, what it forbids cut off; its state stays. least: guess only while at least this share of guesses comes
         true (`acceptance_needed`), but for a rare try whether it does again.
         """

@@ -69,7 +69,6 @@ _SIGNATURES: dict[str, tuple[type | None, tuple[type, ...]]] = {
     "hg_rows_scan": (_I32, (_P, _I64, _I64, _I64, _P, _P, _P, _P)),
     "hg_rows_draw": (_I32, (_P, _I64, _I64, _I64, _P, _P)),
     "hg_rows_top": (_I32, (_P, _I64, _I64, _I64, _I64, _P, _P)),
-    "hg_rows_candidates": (_I32, (_P, _I64, _F32, _P, _P, _I64, ctypes.POINTER(_I64))),
 }
 
 

@@ -80,23 +80,6 @@ def top(logits: Tensor, k: int) -> tuple[Tensor, Tensor] | None:
     return ids, values
 
 
-def candidates(row: Tensor, threshold: float) -> tuple[Tensor, Tensor] | None:
-    """Indices (int32) and values of what is not below `threshold` in one row [V], in the row's order."""
-    kernels = _kernels_for(row[None])
-    if kernels is None:
-        return None
-    capacity, count = 1024, ctypes.c_int64()
-    while True:
-        ids, values = _empty(capacity, dtype=torch.int32), _empty(capacity)
-        code = kernels.hg_rows_candidates(
-            row.data_ptr(), len(row), threshold, ids.data_ptr(), values.data_ptr(), capacity, ctypes.byref(count)
-        )
-        library.check(kernels, code)
-        if count.value <= capacity:
-            return ids[: count.value], values[: count.value]
-        capacity = count.value
-
-
 def _kernels_for(logits: Tensor) -> ctypes.CDLL | None:
     fits = logits.dtype == torch.float32 and logits.device.type == "cpu" and logits.dim() == 2 and logits.shape[1] > 0
     return _kernels() if fits and (logits.stride(1) == 1 or logits.shape[1] == 1) else None

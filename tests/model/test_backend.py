@@ -1,5 +1,6 @@
 """Which back end runs a model, with what settings; every choice that can't be had is one line."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -151,3 +152,31 @@ def test_a_missing_device_and_a_missing_model_are_named(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     with pytest.raises(ConfigError, match="backend: the native kernels run on a processor"):
         load_backend(BackendSpec(model=tiny_llama_dir, device="cuda", backend="native"))
+
+
+@pytest.fixture
+def _threads_as_they_were() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("_threads_as_they_were")
+def test_the_last_processor_is_left_to_others_where_it_is_worth_little(tiny_llama_dir: Path) -> None:
+    for threads, spare, expected in ((3, 0, 3), (3, 1, 2), (1, 1, 1)):
+        backend = load_backend(
+            BackendSpec(model=tiny_llama_dir, device="cpu", threads=threads, spare=spare, max_slots=1)
+        )
+        assert backend.threads == expected
+        backend.close()
+
+
+@needs_kernels
+@pytest.mark.usefixtures("_threads_as_they_were")
+def test_kernels_of_a_large_model_take_every_processor(monkeypatch: pytest.MonkeyPatch, tiny_llama_dir: Path) -> None:
+    monkeypatch.setattr("model.backend._LARGE", 1)
+    for choice, expected in (("native", 3), ("torch", 2)):
+        spec = BackendSpec(model=tiny_llama_dir, device="cpu", backend=choice, threads=3, spare=1, max_slots=1)
+        backend = load_backend(spec)
+        assert backend.threads == expected
+        backend.close()

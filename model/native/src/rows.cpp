@@ -83,19 +83,6 @@ RowScan row_scan(const float* row, int64_t n, bool with_logsumexp) {
     return scan;
 }
 
-int64_t row_candidates(const float* row, int64_t n, float threshold, int32_t* ids, float* values, int64_t capacity) {
-    int64_t count = 0;
-    const float below = std::nextafter(threshold, kLowest);
-    each_above(row, n, [below] { return below; }, [&](int64_t i) {
-        if (count < capacity) {
-            ids[count] = static_cast<int32_t>(i);
-            values[count] = row[i];
-        }
-        ++count;
-    });
-    return count;
-}
-
 void rank_top(const float* x, int64_t n, int64_t k, float divisor, std::vector<Ranked>& out) {
     out.clear();
     float floor = kLowest;  // an x that isn't over it can't rank before the last of the heap, of a lower index

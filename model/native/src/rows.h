@@ -21,10 +21,6 @@ struct RowScan {
 };
 RowScan row_scan(const float* row, int64_t n, bool with_logsumexp);
 
-// Indices and values of what is not below `threshold`, in the order of the row. Returns how many there are; only the
-// first `capacity` are written. Not for rows with NaN.
-int64_t row_candidates(const float* row, int64_t n, float threshold, int32_t* ids, float* values, int64_t capacity);
-
 // The k largest (n if there are fewer), largest first, the lower index first among equals. Not for rows with NaN.
 int64_t row_top(const float* row, int64_t n, int64_t k, int32_t* ids, float* values);
 

@@ -43,9 +43,3 @@ HG_API int32_t hg_rows_top(const float* logits, int64_t n_rows, int64_t n_vocab,
         for (int64_t r = 0; r < n_rows; ++r) hg::row_top(logits + r * stride, n_vocab, k, ids + r * k, values + r * k);
     });
 }
-
-// How many reach the threshold goes into `count`; see hg::row_candidates.
-HG_API int32_t hg_rows_candidates(const float* row, int64_t n_vocab, float threshold, int32_t* ids, float* values,
-                                  int64_t capacity, int64_t* count) {
-    return hg::guarded([&] { *count = hg::row_candidates(row, n_vocab, threshold, ids, values, capacity); });
-}
