@@ -120,6 +120,36 @@ def test_origins_in_every_form(monkeypatch, toml):
     assert load_settings().cors_origins == expected
 
 
+def test_several_keys_in_one_setting(monkeypatch, toml):
+    assert load_settings({"api_key": "sk-a, sk-b,"}).api_keys == ["sk-a", "sk-b"]
+    monkeypatch.setenv("HOMEGROWN_API_KEY", "sk-c")
+    assert load_settings().api_keys == ["sk-c"]
+    monkeypatch.delenv("HOMEGROWN_API_KEY")
+    assert load_settings({}, toml('api_key = "sk-d,sk-e"')).api_keys == ["sk-d", "sk-e"]
+    assert load_settings().api_keys == []
+    assert not load_settings().locked
+    for wrong in (",", "good,b c", "good,,ä"):
+        with pytest.raises(ConfigError, match=r"^--api-key: ") as caught:
+            load_settings({"api_key": wrong})
+        assert "good" not in str(caught.value)
+
+
+def test_a_file_of_keys_locks_too(tmp_path):
+    assert load_settings({"host": "0.0.0.0", "api_keys_file": str(tmp_path / "keys")}).locked
+
+
+def test_aliases_in_every_form(monkeypatch, toml):
+    expected = {"gpt-4o": "homegrown-base", "fast": "an/adapter"}
+    assert load_settings({"aliases": "gpt-4o=homegrown-base, fast = an/adapter,"}).aliases == expected
+    monkeypatch.setenv("HOMEGROWN_ALIASES", "gpt-4o=homegrown-base,fast=an/adapter")
+    assert load_settings().aliases == expected
+    monkeypatch.delenv("HOMEGROWN_ALIASES")
+    assert load_settings({}, toml('[aliases]\n"gpt-4o" = "homegrown-base"\nfast = "an/adapter"\n')).aliases == expected
+    for wrong in ("a", "=b", "a=", "a=b,a=c", "a=b\x00", "a" * 257 + "=b"):
+        with pytest.raises(ConfigError, match=r"^--aliases: "):
+            load_settings({"aliases": wrong})
+
+
 def test_every_field_has_a_description_and_takes_a_string():
     for name, field in Settings.model_fields.items():
         assert field.description, name

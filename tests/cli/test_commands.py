@@ -60,10 +60,25 @@ def test_print_config_shows_who_wins(tmp_path: Path) -> None:
     assert {"port = 7002", "max_queue = 7", 'log_level = "error"', "drain_timeout = 30.0"} <= set(lines)
 
 
+def test_print_config_reads_as_the_same_settings(tmp_path: Path) -> None:
+    from app.settings import load_settings
+
+    given = {
+        "aliases": "a b=x,ü=y/z",
+        "cors_origins": "https://a.example",
+        "adapters_dir": "some dir",
+        "max_slots": "3",
+    }
+    flags = [part for name, value in given.items() for part in (f"--{name.replace('_', '-')}", value)]
+    (tmp_path / "c.toml").write_text(homegrown("serve", "--print-config", *flags).stdout, "utf-8")
+    assert load_settings({}, tmp_path / "c.toml") == load_settings(given)
+
+
 def test_a_key_is_never_printed() -> None:
     done = homegrown("serve", "--print-config", HOMEGROWN_API_KEY="sesame-open")
     assert done.returncode == 0
     assert "sesame" not in done.stdout + done.stderr
+    assert "# api_key is set" in done.stdout
 
 
 @pytest.mark.parametrize(("arguments", "said"), [

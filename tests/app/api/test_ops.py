@@ -1,4 +1,9 @@
+import platform
+import re
+
 import torch
+
+from app.api.ops import VERSION
 
 
 def test_health_ready_version(client):
@@ -9,6 +14,9 @@ def test_health_ready_version(client):
     assert (version["model"], version["architecture"], version["context"]) == ("tiny", "llama", 1024)
     assert (version["device"], version["dtype"], version["threads"], version["slots"]) == ("cpu", "float32", 1, 4)
     assert version["torch"] == torch.__version__
+    assert version["python"] == platform.python_version()
+    assert (version["quantize"], version["version"]) == ("none", VERSION)
+    assert version["kernels"]
 
 
 def test_models(client):
@@ -26,3 +34,21 @@ def test_the_openapi_page_describes_every_field(client):
     assert all(field.get("description") for field in schema["properties"].values())
     assert schema["properties"]["temperature"]["maximum"] == 2
     assert "422" not in document["paths"]["/generate"]["post"]["responses"]
+
+
+def test_the_page_of_the_api_asks_no_other_site(client):
+    page = client.get("/docs")
+    assert page.status_code == 200
+    assert page.headers["content-type"].startswith("text/html")
+    assert "https://" not in page.text
+    assert "http://" not in page.text
+    links = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    local = [link for link in links if link.startswith("/")]
+    assert set(links) - set(local) == {"data:,"}
+    for link in local:
+        asset = client.get(link)
+        assert asset.status_code == 200
+        assert asset.headers["content-type"].split(";")[0] in ("text/javascript", "application/javascript", "text/css")
+    for path in ("/docs/..", "/docs/%2e%2e/main.py", "/docs/redoc.standalone.js", "/docs/oauth2-redirect"):
+        assert client.get(path).status_code == 404
+    assert '"/openapi.json"' in page.text or "'/openapi.json'" in page.text

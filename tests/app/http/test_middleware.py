@@ -80,7 +80,29 @@ def test_preflights_pass_without_a_key_and_only_for_named_origins(locked):
 
 def test_cors_is_off_by_default(make_server, model_dir):
     app = create_app(load_settings({"model": str(model_dir)}), EngineClient(EngineSpec(model=str(model_dir))))
-    assert "CORSMiddleware" not in {entry.cls.__name__ for entry in app.user_middleware}
+    assert "Cors" not in {entry.cls.__name__ for entry in app.user_middleware}
+
+
+def test_a_preflight_that_is_refused_has_the_one_error_shape(locked):
+    with locked.client() as client:
+        for origin, method, why in (("https://b.example", "POST", "origin"), ("https://a.example", "PUT", "method")):
+            headers = {"origin": origin, "access-control-request-method": method}
+            response = client.options("/generate", headers=headers)
+            assert response.status_code == 400
+            assert response.headers["content-type"] == "application/json"
+            error = response.json()["error"]
+            assert set(error) == {"message", "type", "param", "code"}
+            assert why in error["message"]
+            assert ("access-control-allow-origin" in response.headers) == (why == "method")
+            assert response.headers["x-request-id"]
+
+
+def test_every_origin_may_be_let_in(make_server):
+    server = make_server(cors_origins="*").wait_ready()
+    with server.client(headers={"origin": "https://any.example"}) as client:
+        assert client.get("/version").headers["access-control-allow-origin"] == "*"
+        ask = {"access-control-request-method": "DELETE", "access-control-request-headers": "content-type"}
+        assert client.options("/v1/adapters", headers=ask).headers["access-control-allow-origin"] == "*"
 
 
 def test_nothing_derives_from_the_middleware_that_hides_disconnects():
