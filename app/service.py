@@ -4,7 +4,6 @@ import asyncio
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
@@ -59,6 +58,9 @@ class Service:
         if self.context > self.config.context_length:
             raise ConfigError(f"context: the model has {self.config.context_length} positions, not {self.context}")
         self.created = int((self.directory / "config.json").stat().st_mtime)
+        # Read now, though they may never be used: a template that is broken is to be told at the start.
+        self.chat_template = PromptTemplate.from_directory(self.directory)
+        self.instruction_template = InstructionTemplate.from_directory(self.directory)
         # A directory is called by its name: its path is nobody else's business.
         directory = self.directory
         self.model_name = directory.resolve().name if directory == Path(settings.model) else settings.model
@@ -91,16 +93,6 @@ class Service:
             startup_seconds=self.metrics.startup_seconds,
             age=time.monotonic() - self._began,
         )
-
-    @cached_property
-    def chat_template(self) -> PromptTemplate:
-        """The model's chat template, or the plain one."""
-        return PromptTemplate.from_directory(self.directory)
-
-    @cached_property
-    def instruction_template(self) -> InstructionTemplate:
-        """The model's template for instructions, or a common one."""
-        return InstructionTemplate.from_directory(self.directory)
 
     @property
     def context(self) -> int:

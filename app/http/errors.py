@@ -123,6 +123,8 @@ def from_validation(errors: Sequence[Any]) -> ApiError:
     path = _field_path(first["loc"])
     param = f"{path}.{context['param']}" if path and "param" in context else context.get("param", path)
     message = str(first["msg"]).removeprefix("Value error, ").rstrip(".")
+    if first["type"] == "model_type":  # pydantic names the class
+        message = "Input should be a JSON object"
     if param is None:
         message = "The body must be a JSON object" if first["type"] != "missing" else "The body is missing"
     elif path is not None:

@@ -11,19 +11,21 @@ from app.schemas.formats import FormatFields
 from app.schemas.openai import OpenAIFields, OpenAIUsage
 
 MAX_TOP_LOGPROBS = 20
+MAX_MESSAGES = 2048  # as OpenAI has it
 
 
 class TextPart(RequestBody):
     """A piece of a message."""
 
-    type: Literal["text"]
+    type: Literal["text"] = Field(description="Only text can be read here: no images, sound or files.")
     text: str = Field(description="Parts of one message are joined by line ends.")
 
 
 # A string, or parts: which of the two is seen at once, so that a mistake in one is not reported as one in the other. (The tags
 # look like types, since error messages leave those out of a field's path.)
 Content = Annotated[
-    Annotated[str, Tag("str")] | Annotated[list[TextPart], Field(min_length=1), Tag("list[part]")],
+    Annotated[str, Tag("str")]
+    | Annotated[list[TextPart], Field(min_length=1, max_length=MAX_MESSAGES), Tag("list[part]")],
     Discriminator(lambda value: "list[part]" if isinstance(value, list) else "str"),
 ]
 
@@ -59,7 +61,9 @@ class MessagesFields(RequestBody):
     """A conversation, and where the model is to take it up."""
 
     messages: list[ChatMessage] = Field(
-        min_length=1, description="The conversation so far. A last message of the assistant's is continued."
+        min_length=1,
+        max_length=MAX_MESSAGES,
+        description="The conversation so far. A last message of the assistant's is continued.",
     )
     continue_final_message: bool | None = Field(
         None,
@@ -167,14 +171,14 @@ class ChatTokenLogprob(TokenLogprob):
 class ChatLogprobs(BaseModel):
     """Of an answer, or of a piece of it."""
 
-    content: list[ChatTokenLogprob]
+    content: list[ChatTokenLogprob] = Field(description="One entry per token.")
     refusal: None = Field(description="Always null.")
 
 
 class AnswerMessage(BaseModel):
     """What the model says."""
 
-    role: Literal["assistant"]
+    role: Literal["assistant"] = Field(description="Always assistant.")
     content: str = Field(description="The text; of a continued message only what was added.")
     refusal: None = Field(description="Always null.")
 
@@ -182,10 +186,12 @@ class AnswerMessage(BaseModel):
 class ChatChoice(BaseModel):
     """One of the answers."""
 
-    index: int
-    message: AnswerMessage
+    index: int = Field(description="Which of the n answers.")
+    message: AnswerMessage = Field(description="The answer.")
     logprobs: ChatLogprobs | None = Field(description="null unless asked for.")
-    finish_reason: Literal["stop", "length"]
+    finish_reason: Literal["stop", "length"] = Field(
+        description="stop: the model ended, or a stop string or token did; length: it was cut."
+    )
     stop_reason: str | int | None = Field(description="The stop string or stop token id that ended it, if one did.")
 
 
@@ -193,9 +199,9 @@ class ChatResponse(BaseModel):
     """The answers, whole. Streamed, each event is a chat.completion.chunk: the same fields, but `delta` for `message`, first with
     the role, then with pieces of the content; finish_reason stands in the last one of each choice."""
 
-    id: str
-    object: Literal["chat.completion"]
-    created: int = Field(description="Unix time of the request.")
-    model: str
-    choices: list[ChatChoice]
-    usage: OpenAIUsage
+    id: str = Field(description="Of this answer; the same in all chunks.")
+    object: Literal["chat.completion"] = Field(description="What this is.")
+    created: int = Field(description="Unix time of the answer's beginning.")
+    model: str = Field(description="The model's name in /v1/models.")
+    choices: list[ChatChoice] = Field(description="n of them.")
+    usage: OpenAIUsage = Field(description="Tokens of all the choices; the prompt's once.")

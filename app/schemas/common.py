@@ -136,12 +136,12 @@ class ErrorBody(BaseModel):
 class ErrorResponse(BaseModel):
     """Every answer that is not a success."""
 
-    error: ErrorBody
+    error: ErrorBody = Field(description="The mistake.")
 
 
 class Usage(BaseModel):
     """Tokens counted. An end-of-text token, or tokens cut off by a stop string, are not part of the answer."""
 
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
+    prompt_tokens: int = Field(description="Of the prompt.")
+    completion_tokens: int = Field(description="Of the answer.")
+    total_tokens: int = Field(description="Of both.")

@@ -102,7 +102,7 @@ class PromptTokensDetails(BaseModel):
 class OpenAIUsage(Usage):
     """Tokens counted; a prompt counts once, however many answers it has."""
 
-    prompt_tokens_details: PromptTokensDetails
+    prompt_tokens_details: PromptTokensDetails = Field(description="More about the prompt's tokens.")
 
 
 def count_usage(finishes: Sequence[Finish], n: int) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Chat: the conversation becomes the template's prompt, the answers OpenAI's objects; streamed they are the same."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -253,6 +254,7 @@ def test_log_probabilities_are_the_models_own(client, model_dir):
         ({"messages": "Hello"}, "messages"),
         ({"messages": None}, "messages"),
         ({"messages": ["Hello"]}, "messages[0]"),
+        ({"messages": [{"role": "user", "content": ""}] * 2049}, "messages"),
         ({"messages": [{"content": "a"}]}, "messages[0].role"),
         ({"messages": [{"role": "tool", "content": "a"}]}, "messages[0].role"),
         ({"messages": [{"role": "user\n", "content": "a"}]}, "messages[0].role"),
@@ -285,7 +287,7 @@ def test_a_wrong_field_is_named(client, body, param):
         error = response.json()["error"]
         assert error["param"] == param, error
         assert error["code"] in ("invalid_value", "context_length_exceeded")
-        assert error["message"]
+        assert error["message"].startswith((param, "context", "n:", "This model's context"))
 
 
 @pytest.mark.parametrize(
@@ -307,6 +309,23 @@ def test_an_unsupported_field_of_a_message_is_named_in_full(client):
     error = refusal(client, messages)
     assert (error["code"], error["param"]) == ("unsupported_parameter", "messages[1].tool_calls")
     ask(client, [{**messages[1], "tool_calls": []}, *HELLO], max_tokens=1)
+
+
+def test_the_openapi_page_describes_every_field(client):
+    document = client.get("/openapi.json").json()
+    schemas, seen = document["components"]["schemas"], set()
+    found = set(re.findall(r"schemas/(\w+)", json.dumps(document["paths"][PATH])))
+    while found:
+        seen |= found
+        for name in found:
+            for field, value in schemas[name]["properties"].items():
+                assert value.get("description"), f"{name}.{field}"
+        found = {other for name in found for other in re.findall(r"schemas/(\w+)", json.dumps(schemas[name]))} - seen
+    assert {"ChatRequest", "ChatMessage", "TextPart", "ResponseFormat", "JSONSchemaFormat", "ChatResponse"} <= seen
+    request = schemas["ChatRequest"]["properties"]
+    assert request["messages"]["maxItems"] == 2048
+    assert request["n"]["default"] == 1
+    assert schemas["JSONSchemaFormat"]["required"] == ["name", "schema"]
 
 
 def test_an_unknown_model(client):
