@@ -172,10 +172,10 @@ def test_a_stop_string_ends_well(client):
     assert sum(watch.grown("requests_aborted_total", reason=reason) for reason in ABORTED) == 0
 
 
-def send(served, body: dict) -> socket.socket:
+def send(served, body: dict, path: str = "/generate") -> socket.socket:
     data = json.dumps(body).encode()
     sock = served.connect()
-    head = "POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
     sock.sendall(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
     return sock
 
@@ -193,6 +193,19 @@ def test_a_client_that_leaves_is_an_abort_and_gauges_return_to_0(served, client,
     assert sum(watch.grown("requests_finished_total", reason=reason) for reason in FINISHED) == 0
     if not stream:  # a stream had its status already
         watch.wait(1, "http_responses_total", status="499")
+
+
+def test_choices_that_fail_or_are_left_together_are_counted_alike(served, client):
+    watch = Watch(client)
+    schema = {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": {"type": "nonsense"}}}
+    body = {"messages": [{"role": "user", "content": "hi"}], "n": 2, "max_tokens": 5, "response_format": schema}
+    assert client.post("/v1/chat/completions", json=body).status_code == 400
+    watch.wait(2, "requests_aborted_total", reason="refused")
+    assert watch.grown("requests_aborted_total", reason="client_gone") == 0
+    assert sum(watch.grown("requests_rejected_total", reason=reason) for reason in REJECTED) == 0  # it had come further
+    with send(served, LONG | {"n": 2}, "/v1/completions"):
+        wait_for(lambda: served.counts()["running"] == 1, 5, what="a running request")
+    watch.wait(2, "requests_aborted_total", reason="client_gone")
 
 
 def test_a_full_queue_rejects_and_says_when_to_come_back(served, client):
