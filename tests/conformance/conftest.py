@@ -9,15 +9,14 @@ bundled model. CONFORMANCE_REPORT=FILE writes what came of each rule as JSON: a 
 import inspect
 import json
 import os
-import signal
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conformance import Api
+from conformance import Api, serve_bundled
 
-KEY = "conformance-key"
 _outcomes: dict[str, dict[str, Any]] = {}
 
 
@@ -31,16 +30,11 @@ def api() -> Iterator[Api]:
     """The server under test."""
     base_url = os.environ.get("BASE_URL")
     if base_url:
-        yield Api(base_url, os.environ.get("API_KEY"), os.environ.get("MODEL"))
+        with closing(Api(base_url, os.environ.get("API_KEY"), os.environ.get("MODEL"))) as api:
+            yield api
         return
-    from serving import Server  # not needed to ask another server
-
-    server = Server({"model": "homegrown-base", "max_slots": 8, "api_key": KEY})
-    try:
-        server.wait_ready()
-        yield Api("http://{}:{}".format(*server.address), KEY)
-    finally:
-        server.stop(signal.SIGTERM)
+    with serve_bundled() as api:
+        yield api
 
 
 @pytest.fixture(autouse=True)

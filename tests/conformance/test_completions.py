@@ -89,7 +89,9 @@ def test_prompts_as_ids(api):
     assert [choice["text"] for choice in body["choices"]] == alone
 
 
-@pytest.mark.parametrize("prompt", [[], [[]], [PROMPT, 5], [[1], "a"], [5.5], {"a": 1}, 7, [None], [[[1]]], [-1], [10**9]])
+@pytest.mark.parametrize(
+    "prompt", [[], [[]], [PROMPT, 5], [[1], "a"], [5.5], {"a": 1}, 7, [None], [[[1]]], [-1], [10**9]]
+)
 def test_wrong_prompt(api, prompt):
     """A prompt of another form, or with an id out of the vocabulary, is a 400 that names prompt."""
     api.refuse(PATHS["completions"], {"model": api.model, "prompt": prompt, "max_tokens": 2}, param="prompt")

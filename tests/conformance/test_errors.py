@@ -179,7 +179,18 @@ def test_stream_options_without_stream(api, kind):
 @BOTH
 def test_null(api, kind):
     """null means left out."""
-    names = ["temperature", "top_p", "n", "stop", "seed", "stream", "logit_bias", "user", "presence_penalty", "logprobs"]
+    names = [
+        "temperature",
+        "top_p",
+        "n",
+        "stop",
+        "seed",
+        "stream",
+        "logit_bias",
+        "user",
+        "presence_penalty",
+        "logprobs",
+    ]
     assert api.ask(kind, max_tokens=2, **dict.fromkeys(names))["choices"]
 
 

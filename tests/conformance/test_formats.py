@@ -58,7 +58,9 @@ def test_schema_several(api):
 @pytest.mark.parametrize("seed", range(3))
 def test_json_object(api, seed):
     """An answer as json_object that was not cut off is a JSON object."""
-    (choice,) = api.ask("chat", "Answer in JSON.", response_format={"type": "json_object"}, seed=seed, **ROOM)["choices"]
+    (choice,) = api.ask("chat", "Answer in JSON.", response_format={"type": "json_object"}, seed=seed, **ROOM)[
+        "choices"
+    ]
     if choice["finish_reason"] == "stop":
         assert isinstance(json.loads(text_of(choice)), dict)
     else:

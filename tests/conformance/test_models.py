@@ -31,5 +31,3 @@ def test_what_cards_tell(api):
     assert card["parent"] is None
     assert card["max_model_len"] == api.context
     assert card["task"] in ("generate", "classify")
-
-

@@ -92,7 +92,9 @@ def test_classify_wrong_labels(api, labels):
 
 
 @pytest.mark.parametrize(
-    "text", ["Once upon a time", "naïve café – 日本語 🙂‍↔️", " \n\t ", "<|endoftext|>", "\u0000\ufffd", "עברית"], ids=ascii
+    "text",
+    ["Once upon a time", "naïve café – 日本語 🙂‍↔️", " \n\t ", "<|endoftext|>", "\u0000\ufffd", "עברית"],
+    ids=ascii,
 )
 def test_tokenize(api, text):
     """POST /tokenize and /detokenize: ids and back, with the pieces' true bytes."""

@@ -180,7 +180,13 @@ def test_the_same_in_company(api, kind):
     """A greedy or seeded answer is the same alone and beside others."""
     from concurrent.futures import ThreadPoolExecutor
 
-    asked = [{"temperature": 0}, {"seed": 1}, {"seed": 2}, {"temperature": 0, "max_tokens": 40}, {"seed": 3, "top_p": 0.9}]
+    asked = [
+        {"temperature": 0},
+        {"seed": 1},
+        {"seed": 2},
+        {"temperature": 0, "max_tokens": 40},
+        {"seed": 3, "top_p": 0.9},
+    ]
     alone = [answer(api, kind, **fields) for fields in asked]
     with ThreadPoolExecutor(len(asked)) as pool:
         assert list(pool.map(lambda fields: answer(api, kind, **fields), asked)) == alone

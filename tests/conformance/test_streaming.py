@@ -49,7 +49,11 @@ def test_same_heading(api, kind):
 @BOTH
 def test_piece_by_piece(api, kind):
     """A text comes in pieces, not all at once."""
-    assert sum(bool(part_of(choice)) for choice in api.stream(kind, max_tokens=24, temperature=0).choices()) > 2
+    counts = []  # under load, or where tokens are guessed, a piece may have several tokens: so more than one try
+    while max(counts, default=0) < 4:
+        assert len(counts) < 10, counts
+        stream = api.stream(kind, max_tokens=48, temperature=1.5, seed=len(counts))
+        counts.append(sum(bool(part_of(choice)) for choice in stream.choices()))
 
 
 @pytest.mark.parametrize("n", [1, 3])
@@ -125,7 +129,9 @@ def test_include_usage(api, kind):
 @BOTH
 def test_include_usage_false(api, kind):
     """include_usage false is as if it weren't there."""
-    assert all(event["choices"] for event in api.stream(kind, max_tokens=4, stream_options={"include_usage": False}).events)
+    assert all(
+        event["choices"] for event in api.stream(kind, max_tokens=4, stream_options={"include_usage": False}).events
+    )
 
 
 def test_logprobs_of_completions(api):

@@ -5,12 +5,16 @@ Needs httpx and pytest alone: the suite is to run where nothing else of this rep
 
 import json
 import os
+import signal
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 import pytest
 
+KEY, MODEL = "a-key-of-the-tests", "homegrown-base"  # of a server that `serve_bundled` starts
 OWNER = "homegrown"  # `owned_by` of our own models in /v1/models
 PATHS = {"completions": "/v1/completions", "chat": "/v1/chat/completions"}
 _UNKNOWN_CONTEXT = 8192
@@ -60,6 +64,10 @@ class Api:
         self.model: str = model or card["id"]
         self.ours = card.get("owned_by") == OWNER
         self.context = int(card.get("max_model_len") or os.environ.get("CONTEXT") or _UNKNOWN_CONTEXT)
+
+    def close(self) -> None:
+        """Hang up."""
+        self.client.close()
 
     def body(self, kind: str, text: str, **fields: Any) -> dict[str, Any]:
         """A request body that asks for a continuation of, or an answer to, `text`."""
@@ -148,6 +156,20 @@ def check_error(
     if code is not None:
         assert error["code"] == code, error
     return error
+
+
+@contextmanager
+def serve_bundled(**settings: Any) -> Iterator[Api]:
+    """Our own server with the bundled model, which wants KEY; ended, as it should end, behind the block."""
+    from serving import Server  # not needed to ask another server
+
+    server = Server({"model": MODEL, "max_slots": 8, "api_key": KEY, **settings}).wait_ready()
+    try:
+        with closing(Api("http://{}:{}".format(*server.address), KEY)) as api:
+            yield api
+    finally:
+        code = server.stop(signal.SIGTERM)
+    assert code == 0, server.log
 
 
 def need(condition: object, reason: str) -> None:
