@@ -110,9 +110,11 @@ class CompletionChoice(BaseModel):
     """One answer."""
 
     index: int = Field(description="prompt * n + number of the choice.")
-    text: str
+    text: str = Field(description="The answer; with echo the prompt before it.")
     logprobs: CompletionLogprobs | None = Field(None, description="Null unless asked for.")
-    finish_reason: Literal["stop", "length"]
+    finish_reason: Literal["stop", "length"] = Field(
+        description="stop: the model ended, or a stop string or token did; length: it was cut."
+    )
     stop_reason: str | int | None = Field(
         None, description="The stop string or stop token id that ended it, if one did."
     )
@@ -122,9 +124,9 @@ class CompletionResponse(BaseModel):
     """All answers. Streamed, each event is such an object with one choice: a piece of its text and, in its last one,
     finish_reason and stop_reason."""
 
-    id: str
-    object: Literal["text_completion"] = "text_completion"
+    id: str = Field(description="Of this answer; the same in all chunks.")
+    object: Literal["text_completion"] = Field("text_completion", description="What this is.")
     created: int = Field(description="Unix time of the request.")
-    model: str
-    choices: list[CompletionChoice]
-    usage: OpenAIUsage
+    model: str = Field(description="The model's name in /v1/models.")
+    choices: list[CompletionChoice] = Field(description="n to each prompt, one prompt's after the other's.")
+    usage: OpenAIUsage = Field(description="Tokens of all the choices; each prompt's once.")
