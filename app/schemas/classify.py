@@ -1,9 +1,9 @@
 """POST /classify."""
 
 from collections.abc import Sequence
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, ValidatorFunctionWrapHandler, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from app.likelihood import DEFAULT_TEMPLATE, LABEL_PLACE, TEXT_PLACE
@@ -27,9 +27,9 @@ class ClassifyRequest(RequestBody):
     """Texts to label: by a classifier, or, with `labels`, by a language model that was not trained for it."""
 
     input: str | Annotated[list[str], Field(min_length=1, max_length=MAX_INPUTS)] = Field(
-        description=f"A text, or up to {MAX_INPUTS}, and with `labels` up to {MAX_SCORES} texts x labels; none blank. Blanks around a "
-        "text don't count, nothing written in it counts as a special token, and what the context has no room for is cut from "
-        "its end."
+        description=f"A text, or up to {MAX_INPUTS}, and with `labels` up to {MAX_SCORES} texts x labels; none blank. Blanks "
+        "around a text don't count, nothing written in it counts as a special token, and what the context has no room for is "
+        "cut from its end."
     )
     model: str | None = Field(None, description="A name from /v1/models; by default the served model.")
     labels: list[str] | None = Field(
@@ -52,6 +52,14 @@ class ClassifyRequest(RequestBody):
     top_k: int | None = Field(
         None, ge=1, description="Only so many of the likeliest labels in `scores`; by default all."
     )
+
+    @field_validator("input", mode="wrap")
+    @classmethod
+    def _say_it_once(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return handler(value)
+        except ValidationError:  # one for each shape that it might have had
+            raise ValueError(f"must be a text or a list of 1 to {MAX_INPUTS} texts") from None
 
     @field_validator("labels")
     @classmethod
