@@ -1,5 +1,6 @@
 """How routes read their bodies, and what the OpenAPI page says of their errors."""
 
+import json
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -44,9 +45,17 @@ class JSONRoute(APIRoute):
             kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
             if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
                 raise ApiError(415, "Send JSON, with 'Content-Type: application/json'.", code="unsupported_media_type")
-            return await handler(request)
+            return await handler(_UTF8Request(request.scope, request.receive))
 
         return checked if self.body_field is not None else handler
+
+
+class _UTF8Request(Request):
+    """A request whose JSON is UTF-8: the standard library would also take other encodings that it guesses."""
+
+    async def json(self) -> Any:
+        """The body. ValueError for what is no JSON."""
+        return json.loads(str(await self.body(), "utf-8-sig"))
 
 
 def get_service(request: Request) -> Service:

@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 from app.engine.messages import EngineUnavailable, GrammarError, InvalidRequest, QueueFull, RequestFault, RequestTimeout
 from model.errors import ContextLengthError, SamplingError
 
-_LONGEST_MESSAGE = 500
+_LONGEST_MESSAGE, _LONGEST_PARAM = 500, 200
 _UNION_MEMBER = re.compile(r"str|int|float|bool|\w+\[.*\]")
 
 logger = logging.getLogger(__name__)
@@ -41,6 +41,7 @@ class ApiError(HTTPException):
     ) -> None:
         super().__init__(status, message, dict(headers or {}))
         message = message if len(message) <= _LONGEST_MESSAGE else message[: _LONGEST_MESSAGE - 1] + "…"
+        param = param if param is None else param[:_LONGEST_PARAM]  # it may hold a key that the client made up
         self.body = {"message": message, "type": kind, "param": param, "code": code, **(extra or {})}
 
     def encode(self) -> bytes:

@@ -1,7 +1,7 @@
 """What all request bodies share: how strictly they are read, and the sampling parameters."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -67,7 +67,7 @@ class SamplingFields(RequestBody):
         lt=_INT64,
         description="The same seed gives the same answer; left out, each answer is drawn anew.",
     )
-    stop: str | list[str] = Field(
+    stop: str | Annotated[list[str], Field(fail_fast=True)] = Field(
         [], description=f"Up to {MAX_STOPS} strings; the answer ends before the first of them, which is not part of it."
     )
     stop_token_ids: list[int] = Field(
@@ -88,6 +88,15 @@ class SamplingFields(RequestBody):
         if "" in stops:
             raise ValueError("a stop string must not be empty")
         return stops
+
+    @field_validator("logit_bias", mode="before")
+    @classmethod
+    def _first_wrong_bias(cls, value: Any) -> Any:
+        """Thousands of mistakes would take seconds to list."""
+        wrong = (v for v in value.values() if type(v) not in (int, float)) if isinstance(value, dict) else ()
+        for _ in wrong:
+            raise ValueError("values must be numbers")
+        return value
 
     @field_validator("logit_bias")
     @classmethod

@@ -60,7 +60,7 @@ class TokenizeResponse(BaseModel):
 class DetokenizeRequest(RequestBody):
     """Token ids to turn into text."""
 
-    tokens: list[int] = Field(description="Token ids; those of special tokens become their text.")
+    tokens: list[int] = Field(fail_fast=True, description="Token ids; those of special tokens become their text.")
     model: str | None = Field(None, description="A name from /v1/models; by default the served model.")
 
 
