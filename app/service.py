@@ -17,9 +17,9 @@ from app.metrics import Metrics
 from app.retry import retry_seconds
 from app.schemas.common import SamplingFields
 from app.settings import Settings
+from app.templates import Templates
 from model.architectures import read_config
 from model.errors import ConfigError, TokenizerError
-from model.prompts import InstructionTemplate, PromptTemplate
 
 T = TypeVar("T")
 
@@ -59,8 +59,9 @@ class Service:
             raise ConfigError(f"context: the model has {self.config.context_length} positions, not {self.context}")
         self.created = int((self.directory / "config.json").stat().st_mtime)
         # Read now, though they may never be used: a template that is broken is to be told at the start.
-        self.chat_template = PromptTemplate.from_directory(self.directory)
-        self.instruction_template = InstructionTemplate.from_directory(self.directory)
+        self._templates: dict[str | None, Templates] = {None: Templates.of_model(self.directory)}
+        for name, path in engine.spec.adapters.items():
+            self.read_templates(name, Path(path))
         # A directory is called by its name: its path is nobody else's business.
         directory = self.directory
         self.model_name = directory.resolve().name if directory == Path(settings.model) else settings.model
@@ -83,6 +84,14 @@ class Service:
             if model != self.model_name and model not in adapters:
                 there = ", ".join(sorted({self.model_name, *adapters}))
                 raise ConfigError(f"aliases: {name} means {model}, which is not here; the models are: {there}")
+
+    def templates(self, target: Target) -> Templates:
+        """The prompt templates of a model: an adapter's may differ from its base's."""
+        return self._templates.get(target.adapter, self._templates[None])
+
+    def read_templates(self, adapter: str, directory: Path) -> None:
+        """Take an adapter's templates from its directory. PromptError or TokenizerError names the file that can't be read."""
+        self._templates[adapter] = self._templates[None].of_adapter(directory)
 
     def retry_after(self, code: str | None) -> int:
         """Seconds until it is worth while to ask again after an error with this code."""

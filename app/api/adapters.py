@@ -15,6 +15,8 @@ from app.http.errors import ApiError, invalid
 from app.schemas.adapters import AdapterDeleted, AdapterRequest
 from app.schemas.models import ModelCard
 from app.service import Service
+from model.errors import TokenizerError
+from model.prompts import PromptError
 
 router = APIRouter(prefix="/v1/adapters", route_class=JSONRoute, tags=["operations"])
 
@@ -28,7 +30,10 @@ async def load_adapter(body: AdapterRequest, request: Request) -> ModelCard:
     if body.name in service.targets:
         raise invalid(f"name: a model {body.name} is here already; unload it first, or rename the directory", "name")
     try:
+        service.read_templates(body.name, path)
         await service.engine.load_adapter(body.name, str(path))
+    except (PromptError, TokenizerError) as error:  # with the file's path, which is nobody else's business
+        raise invalid(f"name: {str(error).replace(str(path), body.name)}", "name") from None
     except AdapterError as error:
         raise invalid(str(error), "name") from None
     return model_card(service, service.resolve_model(body.name))

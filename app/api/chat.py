@@ -1,6 +1,5 @@
 """POST /v1/chat/completions: a conversation, answered by OpenAI's protocol."""
 
-import os
 import time
 import uuid
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from app.http.sse import EventStream, frame
 from app.schemas.chat import ChatRequest, ChatResponse, MessagesFields
 from app.schemas.openai import count_usage
 from app.service import Service
+from app.templates import Templates
 from model.errors import ContextLengthError
 from model.prompts import PromptError
 from model.tokenizer import Tokenizer
@@ -36,7 +36,8 @@ async def create_chat_completion(body: ChatRequest, request: Request) -> Respons
     service = get_service(request)
     target = service.resolve_generator(body.model)
     service.engine.check_available()
-    prompt = await encode_messages(service, body)
+    templates = service.templates(target)
+    prompt = await encode_messages(service, body, templates)
     try:
         streams = service.begin(
             [prompt],
@@ -45,7 +46,7 @@ async def create_chat_completion(body: ChatRequest, request: Request) -> Respons
             max_tokens=body.asked_tokens,
             default_tokens=None,
             n=body.n,
-            stops=service.chat_template.stops,
+            stops=templates.chat.stops,
             logprobs=body.alternatives,
             grammar=body.grammar,
         )
@@ -62,14 +63,14 @@ async def create_chat_completion(body: ChatRequest, request: Request) -> Respons
         watch.stop()
 
 
-async def encode_messages(service: Service, fields: MessagesFields) -> list[int]:
-    """Token ids of a conversation under the model's chat template. ApiError 400 when the template refuses it."""
-    template, tokenizer = service.chat_template, service.engine.tokenizer
+async def encode_messages(service: Service, fields: MessagesFields, templates: Templates) -> list[int]:
+    """Token ids of a conversation under a model's chat template. ApiError 400 when the template refuses it."""
+    tokenizer = service.engine.tokenizer
     messages = [message.to_template() for message in fields.messages]
     size = sum(len(message["content"] or "") + _MESSAGE_SIZE for message in messages)
 
     def encode() -> list[int]:
-        return template.encode(
+        return templates.chat.encode(
             messages,
             tokenizer,
             add_generation_prompt=fields.opens_answer,
@@ -79,8 +80,7 @@ async def encode_messages(service: Service, fields: MessagesFields) -> list[int]
     try:
         return await service.off_loop(encode, size)
     except PromptError as error:
-        # It may begin with the template's path, which is nobody else's business.
-        text = str(error).replace(f"{service.directory}{os.sep}", "")
+        text = templates.explain(error)
         raise invalid(text if text.startswith("messages") else f"messages: {text}", "messages") from None
 
 

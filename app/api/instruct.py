@@ -1,7 +1,5 @@
 """POST /instruct: the model's template for instructions around a generate."""
 
-import os
-
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
@@ -22,15 +20,16 @@ async def instruct(body: InstructRequest, request: Request) -> Response:
     service = get_service(request)
     target = service.resolve_generator(body.model)
     service.engine.check_available()
-    template, tokenizer = service.instruction_template, service.engine.tokenizer
+    templates, tokenizer = service.templates(target), service.engine.tokenizer
+    template = templates.instruction
     size = len(body.instruction) + len(body.input) + len(body.system)
     try:
         prompt = await service.off_loop(
             lambda: template.encode(tokenizer, body.instruction, body.input, body.system), size
         )
     except PromptError as error:
-        text = str(error).replace(f"{service.directory}{os.sep}", "")  # a server's path is nobody else's business
-        raise invalid(f"instruction: the model's template refuses it: {text}", "instruction") from None
+        text = f"instruction: the model's template refuses it: {templates.explain(error)}"
+        raise invalid(text, "instruction") from None
     try:
         (stream,) = service.begin(
             [prompt],

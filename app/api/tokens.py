@@ -26,8 +26,11 @@ router = APIRouter(route_class=JSONRoute, tags=["tokens"])
 async def tokenize(body: TokenizeRequest, request: Request) -> Response:
     """Token ids of a text or of chat messages. Nothing is cut: there may be more than the context has room for."""
     service = get_service(request)
-    service.resolve_model(body.model)
-    ids = await (encode_messages(service, body) if isinstance(body, TokenizeChat) else _prompt_ids(service, body))
+    target = service.resolve_model(body.model)
+    if isinstance(body, TokenizeChat):
+        ids = await encode_messages(service, body, service.templates(target))
+    else:
+        ids = await _prompt_ids(service, body)
     fields: dict[str, Any] = {"count": len(ids), "max_model_len": service.context, "tokens": ids}
     if body.pieces or body.return_token_strs:
         pieces = [service.engine.tokenizer.token_bytes(token) for token in ids]
