@@ -49,9 +49,6 @@ class Evens:
         self.taken += 1
         return token % 2 == 0
 
-    def rollback(self, n):
-        self.taken -= n
-
     def forced(self):
         return []
 

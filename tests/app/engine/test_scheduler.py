@@ -155,7 +155,7 @@ def test_running_streams_get_a_token_in_every_step_of_a_long_prefill():
         sizes.append(sum(len(s.tokens) for s in engine.backend.forwards[-1]) - 1)
     assert len(engine.answers[stream].tokens) == before + 20
     assert max(sizes) <= 32
-    assert min(size for size in sizes if size) >= 12
+    assert min(size for size in sizes if size) >= 8
 
 
 def test_no_more_than_a_chunk_is_prefilled_in_a_step():
