@@ -27,12 +27,11 @@ def encode_text(tokenizer: Tokenizer, text: str) -> list[int]:
 async def run_all(request: Request, jobs: Sequence[Job[T]]) -> list[T]:
     """The results of `jobs` (each asks the engine one thing), in their order.
 
-    As many run at once as there are slots, so others' requests get in between. Only the first is refused when the queue is full:
-    what has begun waits for a place. All of it ends when the client leaves, when it takes longer than one request may, or with
-    the first job that fails, whose error is raised.
+    As many run at once as there are slots, so others' requests get in between. All of it ends when the client leaves
+    (RequestCancelled), and when it takes longer than one request may. See also `run_in_turn`.
     """
     service = get_service(request)
-    work = _run_some(jobs, service.engine.info.slots, service.settings.request_timeout)
+    work = run_in_turn(jobs, service.engine.info.slots, service.settings.request_timeout)
     return await _while_connected(request, work)
 
 
@@ -56,8 +55,12 @@ async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
         watch.stop()
 
 
-async def _run_some(jobs: Sequence[Job[T]], width: int, limit: float) -> list[T]:
-    """All of `jobs`, `width` at a time, within `limit` seconds."""
+async def run_in_turn(jobs: Sequence[Job[T]], width: int, limit: float) -> list[T]:
+    """The results of `jobs`, in their order; `width` of them run at a time.
+
+    Only the first is refused when the queue is full: what has begun waits for a place. The first job that fails ends the others
+    and its error is raised; RequestTimeout when all of it takes longer than `limit` seconds.
+    """
     results: dict[int, T] = {}
     todo = iter(enumerate(jobs))
 

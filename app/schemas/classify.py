@@ -106,7 +106,7 @@ def _wrong(where: str, what: str) -> PydanticCustomError:
 class Classification(BaseModel):
     """The answer for one text."""
 
-    object: Literal["classification"] = "classification"
+    object: Literal["classification"] = Field("classification", description="What this is.")
     index: int = Field(description="The text's place in the request.")
     label: str = Field(description="The likeliest label.")
     scores: dict[str, float] = Field(
@@ -118,8 +118,8 @@ class Classification(BaseModel):
 class ClassifyResponse(BaseModel):
     """One answer per text, in their order."""
 
-    id: str
-    object: Literal["list"] = "list"
-    model: str
-    data: list[Classification]
-    usage: InputUsage
+    id: str = Field(description="Of this answer.")
+    object: Literal["list"] = Field("list", description="What this is.")
+    model: str = Field(description="The model that answered.")
+    data: list[Classification] = Field(description="An entry per text.")
+    usage: InputUsage = Field(description="Tokens read for the texts; what labels get without a text is not counted.")

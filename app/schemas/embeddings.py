@@ -64,7 +64,7 @@ def _mistake(value: object) -> str:
 class Embedding(BaseModel):
     """The vector of one input."""
 
-    object: Literal["embedding"] = "embedding"
+    object: Literal["embedding"] = Field("embedding", description="What this is.")
     index: int = Field(description="The input's place in the request.")
     embedding: list[float] | str = Field(description="[d_model] numbers of length 1 together, or their base64.")
 
@@ -72,14 +72,14 @@ class Embedding(BaseModel):
 class InputUsage(BaseModel):
     """Tokens of the inputs, as the model read them."""
 
-    prompt_tokens: int
-    total_tokens: int
+    prompt_tokens: int = Field(description="All of them.")
+    total_tokens: int = Field(description="The same: nothing is generated.")
 
 
 class EmbeddingResponse(BaseModel):
     """The mean of the last hidden states over each input's tokens, scaled to length 1; in the inputs' order."""
 
-    object: Literal["list"] = "list"
-    data: list[Embedding]
-    model: str
-    usage: InputUsage
+    object: Literal["list"] = Field("list", description="What this is.")
+    data: list[Embedding] = Field(description="An entry per input.")
+    model: str = Field(description="The model that answered.")
+    usage: InputUsage = Field(description="Tokens of the inputs.")

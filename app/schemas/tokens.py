@@ -46,7 +46,7 @@ TokenizeRequest = Annotated[
 class TokenizeResponse(BaseModel):
     """The tokens."""
 
-    count: int
+    count: int = Field(description="How many there are.")
     max_model_len: int = Field(description="Context in tokens: prompt and answer together.")
     tokens: list[int] = Field(description="Their ids.")
     pieces: list[list[int]] | None = Field(

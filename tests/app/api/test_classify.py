@@ -322,3 +322,22 @@ def test_batches_beside_each_other_and_beside_generation(server):
         for one, other in zip(alone, together, strict=True):
             for a, b in zip(one, other.result(), strict=True):
                 assert a["scores"] == pytest.approx(b["scores"], abs=1e-5)
+
+
+def test_more_batches_than_can_wait_are_answered_or_refused(mood_server):
+    texts = [f"text {i}" for i in range(10)]
+
+    def classify(_: int) -> httpx.Response:
+        with mood_server.client() as client:
+            return client.post("/classify", json={"input": texts})
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        responses = list(pool.map(classify, range(24)))
+    answered = [response.json()["data"] for response in responses if response.status_code == 200]
+    assert answered
+    for data in answered:
+        assert [each["label"] for each in data] == [each["label"] for each in answered[0]]
+        assert len(data) == 10
+    for response in responses:
+        assert response.status_code == 200 or response.json()["error"]["code"] == "queue_full"
+    mood_server.wait_idle()
