@@ -66,7 +66,10 @@ async def show_version(request: Request) -> Version:
     "/metrics",
     response_class=Response,
     responses={
-        200: {"description": "All counts, gauges and histograms.", "content": {"text/plain": {}}},
+        200: {
+            "description": "All counts, gauges and histograms.",
+            "content": {"text/plain": {}, "application/openmetrics-text": {}},
+        },
         401: ERRORS[401],
     },
 )

@@ -19,6 +19,7 @@ from app.metrics import Metrics
 
 OPEN_PATHS = frozenset({"/health", "/ready"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_WATCHING = OPEN_PATHS | {"/metrics"}  # who only looks on may do so to the end
 _CLIENT_GONE = 499  # nginx's number for it; only ever logged and counted
 _ASK_AGAIN = frozenset({429, 503})
 
@@ -85,7 +86,7 @@ class Draining:
         self._app, self._gate = app, gate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
+        if scope["type"] != "http" or scope["path"] in _WATCHING:
             await self._app(scope, receive, send)
             return
         if self._gate.draining:

