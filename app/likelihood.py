@@ -77,8 +77,8 @@ class Prompter:
         self._room = context - around
         if self._room < _LEAST_TEXT:
             raise ContextLengthError(
-                f"This model's context is {context} tokens; template, examples and the longest label have {around} of them, which "
-                f"leaves no room for a text. Give fewer or shorter examples.",
+                f"This model's maximum context length is {context} tokens; template, examples and the longest label have "
+                f"{around} of them, which leaves no room for a text. Give fewer or shorter examples.",
                 around,
                 context,
             )

@@ -52,7 +52,8 @@ async def _token_ids(service: Service, body: EmbeddingRequest) -> list[list[int]
         if len(ids) > info.context:
             raise ApiError(
                 400,
-                f"{param}: this model's context is {info.context} tokens, and this has {len(ids)}; shorten it or cut it in parts.",
+                f"{param}: this model's maximum context length is {info.context} tokens, and this has {len(ids)}; shorten it "
+                "or split it.",
                 code="context_length_exceeded",
                 param=param,
                 extra={"n_prompt_tokens": len(ids), "n_ctx": info.context},

@@ -40,9 +40,9 @@ def check_fits(n_prompt: int, max_tokens: int, context: int) -> None:
             "The prompt is empty; give at least one token, such as the end-of-text token.", 0, context
         )
     if n_prompt + max_tokens > context:
-        raise ContextLengthError(
-            f"This model's context is {context} tokens; the prompt has {n_prompt} and {max_tokens} more are asked for. "
-            "Shorten the prompt or lower max_tokens.",
+        raise ContextLengthError(  # clients know this mistake by these first words, which are OpenAI's
+            f"This model's maximum context length is {context} tokens; the prompt has {n_prompt} and {max_tokens} more "
+            "are asked for. Shorten the prompt or lower max_tokens.",
             n_prompt,
             context,
         )
