@@ -21,7 +21,7 @@ from app.engine.messages import EngineFailed, EngineLimits, EngineSpec
 from app.http.body import BodyLimit
 from app.http.cors import Cors
 from app.http.errors import install_handlers
-from app.http.middleware import ApiKey, Draining, RequestContext
+from app.http.middleware import OPEN_PATHS, ApiKey, Draining, RequestContext
 from app.http.protocol import Protocol
 from app.logs import configure_logging
 from app.service import Service
@@ -69,12 +69,17 @@ class _App(FastAPI):
     """FastAPI, whose OpenAPI page would promise a status 422 that no route gives: a bad field is a 400 here."""
 
     def openapi(self) -> dict[str, Any]:
-        """The OpenAPI document."""
+        """The OpenAPI document; with the keys' scheme where they are needed."""
         document = super().openapi()
         for operation in (operation for path in document["paths"].values() for operation in path.values()):
             operation["responses"].pop("422", None)
         for name in ("HTTPValidationError", "ValidationError"):
             document["components"]["schemas"].pop(name, None)
+        if self.state.service.keys is not None:
+            document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+            document["security"] = [{"key": []}]
+            for path in OPEN_PATHS:
+                document["paths"][path]["get"]["security"] = []
         return document
 
 

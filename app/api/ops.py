@@ -43,7 +43,7 @@ async def ready(request: Request) -> Ready:
     return Ready()
 
 
-@router.get("/version", responses={401: ERRORS[401]})
+@router.get("/version", responses={401: ERRORS[401], 503: ERRORS[503]})
 async def show_version(request: Request) -> Version:
     """What runs here."""
     service = get_service(request)

@@ -43,6 +43,16 @@ def test_every_route_but_the_probes_needs_the_key(locked, model_dir):
                         assert (error["type"], error["code"]) == ("authentication_error", "invalid_api_key")
 
 
+def test_the_openapi_document_says_that_a_key_is_needed(locked, server):
+    with locked.client(headers={"authorization": f"Bearer {KEY}"}) as client:
+        document = client.get("/openapi.json").json()
+    assert document["components"]["securitySchemes"][next(iter(document["security"][0]))]["scheme"] == "bearer"
+    opened = {path for path, operations in document["paths"].items() if operations.get("get", {}).get("security") == []}
+    assert opened == OPEN_PATHS
+    with server.client() as client:
+        assert "security" not in client.get("/openapi.json").json()
+
+
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
 def test_the_key_opens(locked, scheme):
     with locked.client(headers={"authorization": f"{scheme} {KEY}"}) as client:
