@@ -29,8 +29,14 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 }
 
 # Of a route that streams when it is asked to: success has two content types.
+_EVENT = {
+    "type": "object",
+    "description": "One server-sent event.",
+    "properties": {"data": {"type": "string", "description": "A piece of the answer as JSON, an error, or [DONE]."}},
+    "required": ["data"],
+}
 STREAMED: dict[int | str, dict[str, Any]] = ERRORS | {
-    200: {"description": "The answer.", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
+    200: {"description": "The answer.", "content": {"text/event-stream": {"schema": _EVENT}}}
 }
 
 

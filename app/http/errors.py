@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
 from app.engine.messages import EngineUnavailable, GrammarError, InvalidRequest, QueueFull, RequestFault, RequestTimeout
@@ -157,7 +158,17 @@ def from_http_exception(request: Request, error: HTTPException) -> ApiError:
     """What the framework raises by itself: unknown routes, wrong methods, bodies that can't be parsed."""
     code, text = _BY_STATUS.get(error.status_code, (None, str(error.detail)))
     text = text.format(method=request.method, path=request.url.path[:200]) if code else text
-    return ApiError(error.status_code, text, code=code, headers=error.headers)
+    headers = {"Allow": _allowed_methods(request)} if error.status_code == 405 else error.headers
+    return ApiError(error.status_code, text, code=code, headers=headers)
+
+
+def _allowed_methods(request: Request) -> str:
+    """What the path takes, whichever of its routes it is. (The framework names only the first one's.)"""
+    scopes = {
+        method: {**request.scope, "method": method} for method in ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
+    }
+    routes = request.app.routes
+    return ", ".join(m for m, scope in scopes.items() if any(route.matches(scope)[0] is Match.FULL for route in routes))
 
 
 def install_handlers(app: FastAPI) -> None:

@@ -135,6 +135,13 @@ def test_unknown_routes_and_wrong_methods(client):
     error_of(client.post("/health"), 405, code="method_not_allowed")
 
 
+def test_a_wrong_method_names_all_that_the_path_takes(client):
+    error = client.patch("/v1/adapters")
+    error_of(error, 405, code="method_not_allowed")
+    assert "POST" in error.headers["allow"].split(", ")
+    assert error.headers["allow"] == client.get("/v1/adapters").headers["allow"]
+
+
 def test_a_body_over_the_limit_is_refused_by_its_announced_length(server):
     with server.connect() as sock:
         head = (
