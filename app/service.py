@@ -13,6 +13,7 @@ from app.engine.stream import GenerationStream
 from app.http.errors import ApiError, invalid
 from app.http.keys import ApiKeys
 from app.http.middleware import Gate
+from app.likelihood import BiasCache
 from app.metrics import Metrics
 from app.retry import retry_seconds
 from app.schemas.common import SamplingFields
@@ -52,6 +53,7 @@ class Service:
         PromptError or TokenizerError for templates that can't be read."""
         self.settings = settings
         self.engine = engine
+        self.label_biases = BiasCache()
         self.gate = Gate()
         self.directory = Path(engine.spec.model)
         self.config = read_config(self.directory)

@@ -106,7 +106,7 @@ async def _by_likelihood(request: Request, service: Service, target: Target, bod
     labels, engine = body.labels, service.engine
     examples = [(example.text, example.label) for example in body.examples]
     # An adapter can be loaded anew under the same name: what is known of it is not kept.
-    cache = _cache(request) if target.adapter is None else None
+    cache = service.label_biases if target.adapter is None else None
     key = BiasCache.key(labels, body.template, examples)
     bias = cache and cache.get(key)
     texts = list(body.texts) if bias else [*CONTENT_FREE, *body.texts]
@@ -122,7 +122,7 @@ async def _by_likelihood(request: Request, service: Service, target: Target, bod
         questions = await service.off_loop(ask, sum(map(len, texts)) + len(texts) * shown)
     except ContextLengthError as error:
         counts = {"n_prompt_tokens": error.n_prompt_tokens, "n_ctx": error.n_ctx}
-        param = "examples" if examples else "labels"
+        param = next((name for name in ("examples", "template") if name in body.model_fields_set), "labels")
         raise ApiError(400, str(error), code="context_length_exceeded", param=param, extra=counts) from None
     jobs = [partial(_score, engine, target, each) for question in questions for each in question.continuations]
     means = await run_all(request, jobs)
@@ -147,10 +147,3 @@ async def _score(engine: EngineClient, target: Target, continuation: Continuatio
     async with stream:
         scored = (await stream.collect()).prompt_logprobs or []
     return mean_logprob([each.logprob for each in scored if each is not None])
-
-
-def _cache(request: Request) -> BiasCache:
-    state = request.app.state
-    if not hasattr(state, "label_biases"):
-        state.label_biases = BiasCache()
-    return state.label_biases

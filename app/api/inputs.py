@@ -7,8 +7,9 @@ from typing import Any, TypeVar
 from fastapi import Request
 
 from app.api.routing import get_service
-from app.engine.messages import QueueFull, RequestCancelled, RequestTimeout
+from app.engine.messages import InvalidRequest, QueueFull, RequestCancelled, RequestTimeout
 from app.http.disconnect import ClientWatch
+from app.http.errors import invalid
 from model.tokenizer import Tokenizer
 
 T = TypeVar("T")
@@ -32,7 +33,12 @@ async def run_all(request: Request, jobs: Sequence[Job[T]]) -> list[T]:
     """
     service = get_service(request)
     work = run_in_turn(jobs, service.engine.info.slots, service.settings.request_timeout)
-    return await _while_connected(request, work)
+    try:
+        return await _while_connected(request, work)
+    except InvalidRequest as error:
+        if error.param == "adapter":  # unloaded meanwhile
+            raise invalid(str(error), "model") from None
+        raise
 
 
 async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:

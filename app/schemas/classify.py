@@ -67,6 +67,8 @@ class ClassifyRequest(RequestBody):
         for label in value or ():
             if not label.strip() or len(label) > _LONGEST_LABEL:
                 raise ValueError(f"a label must have 1 to {_LONGEST_LABEL} characters that are not all blank")
+            if any("\ud800" <= character <= "\udfff" for character in label):
+                raise ValueError("a label has half a surrogate pair, which no answer could repeat")
         if value is not None and len(set(value)) < len(value):
             raise ValueError("a label stands there twice; name each once")
         return value

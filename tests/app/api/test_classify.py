@@ -277,13 +277,35 @@ def test_many_texts_and_labels(client):
         ({"input": "a", "labels": LABELS, "examples": [{"text": " ", "label": "yes"}]}, "examples[0].text"),
         ({"input": "a", "labels": LABELS, "examples": [{"text": "b"}]}, "examples[0].label"),
         ({"input": "a", "labels": LABELS, "examples": [{"text": LONG, "label": "yes"}]}, "examples"),
-        ({"input": "a", "labels": ["x" * 190, *(str(i) for i in range(9))], "template": "y" * 900 + "{text}{label}"}, "labels"),
+        ({"input": "a", "labels": ["x" * 190, *(str(i) for i in range(9))], "template": "y" * 900 + "{text}{label}"}, "template"),
     ],
 )  # fmt: skip
 def test_mistakes_are_named(client, body, param):
     error = refusal(client, **body)
     assert (error["type"], error["param"]) == ("invalid_request_error", param)
     assert len(error["message"]) < 400
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("/classify", {"input": ["a", "?"], "labels": LABELS}, None),
+        ("/classify", {"input": "a", "labels": ["one", "?"]}, "labels"),
+        ("/classify", {"input": "a", "labels": LABELS, "template": "?{text}{label}"}, "template"),
+        ("/classify", {"input": "a", "labels": LABELS, "examples": [{"text": "?", "label": "yes"}]}, "examples[0].text"),
+        ("/v1/embeddings", {"input": ["a", "?"]}, "input"),
+        ("/tokenize", {"prompt": "?"}, None),
+        ("/instruct", {"instruction": "?"}, "instruction"),
+        ("/instruct", {"instruction": "a", "input": "?", "max_tokens": 1}, None),
+    ],
+)  # fmt: skip
+def test_half_a_surrogate_pair_is_refused_or_replaced(client, path, body, param):
+    content = json.dumps(body).replace("?", "\\ud800")
+    response = client.post(path, content=content, headers={"Content-Type": "application/json"})
+    assert response.status_code == (200 if param is None else 400)
+    assert response.json().get("error", {}).get("param") == param
+    if path == "/tokenize":
+        assert bytes(byte for piece in response.json()["pieces"] for byte in piece).decode() == "\ufffd"
 
 
 def test_an_unknown_model(client):
