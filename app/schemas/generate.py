@@ -56,7 +56,7 @@ class GenerateRequest(GenerateFields):
 class TokenChoice(BaseModel):
     """A token and its log-probability under the model's own distribution, before any sampling parameter."""
 
-    id: int
+    id: int = Field(description="Its place in the vocabulary.")
     token: str = Field(description="Its text; U+FFFD where it holds only part of a character.")
     bytes: list[int] = Field(description="Its true bytes.")
     logprob: float = Field(description="Natural logarithm; -9999.0 for a banned token.")
@@ -82,11 +82,13 @@ class GenerateResponse(BaseModel):
     """The answer, whole. Streamed, each event is {"text": piece} (and "logprobs" when asked for); the last one has all the
     other fields too."""
 
-    id: str
-    model: str
-    text: str
-    finish_reason: Literal["stop", "length"]
+    id: str = Field(description="Of this answer.")
+    model: str = Field(description="The model's name in /v1/models.")
+    text: str = Field(description="What comes behind the prompt.")
+    finish_reason: Literal["stop", "length"] = Field(
+        description="stop: the model ended, or a stop string or token did; length: it was cut."
+    )
     stop_reason: str | int | None = Field(description="The stop string or stop token id that ended it, if one did.")
-    usage: Usage
-    timings: Timings
+    usage: Usage = Field(description="Tokens counted.")
+    timings: Timings = Field(description="Where the time went.")
     logprobs: list[TokenReport] | None = Field(None, description="Only when asked for.")

@@ -8,10 +8,10 @@ from pydantic import BaseModel, Field
 class ModelCard(BaseModel):
     """A model that requests can name."""
 
-    id: str
+    id: str = Field(description="The name that requests give.")
     object: Literal["model"] = "model"
     created: int = Field(description="Unix time of the model's files.")
-    owned_by: str = "homegrown"
+    owned_by: str = Field("homegrown", description="Always homegrown.")
     parent: str | None = Field(default=None, description="The base model of an adapter.")
     max_model_len: int = Field(description="Context in tokens: prompt and answer together.")
     task: Literal["generate", "classify"] = Field("generate", description="What it gives: text, or labels.")
@@ -21,13 +21,13 @@ class ModelList(BaseModel):
     """All of them."""
 
     object: Literal["list"] = "list"
-    data: list[ModelCard]
+    data: list[ModelCard] = Field(description="In no particular order.")
 
 
 class Health(BaseModel):
     """The server is up, and its engine is loading or alive."""
 
-    status: Literal["ok", "loading"]
+    status: Literal["ok", "loading"] = Field(description="loading: alive, but not ready yet.")
     running: int = Field(description="Requests in a slot.")
     waiting: int = Field(description="Requests in the queue.")
     slots: int = Field(description="Requests that can run at once; 0 while loading.")
