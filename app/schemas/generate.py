@@ -90,5 +90,5 @@ class GenerateResponse(BaseModel):
     )
     stop_reason: str | int | None = Field(description="The stop string or stop token id that ended it, if one did.")
     usage: Usage = Field(description="Tokens counted.")
-    timings: Timings = Field(description="Where the time went.")
+    timings: Timings = Field(description="Waiting, reading, writing.")
     logprobs: list[TokenReport] | None = Field(None, description="Only when asked for.")
