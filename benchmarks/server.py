@@ -10,6 +10,9 @@ random, so many a second on average, whether earlier ones are answered or not. R
 the same twice; answers have exactly the length that was asked for. Random weights repeat themselves, so that every drafted token
 would be right: without --model, drafting is off unless a setting says otherwise (speculate=true).
 
+--pressure (a server started here): what it uses at rest; the first token with as many clients as run and wait, and with four
+times as many, of whom most are refused and try again; how long refusals take; how soon the slot of a client that leaves is free.
+
 Without --url the server is started here, anew for each round and setting, in turns; --serve and --compare name settings of
 `homegrown serve`. HTTP share: the rate over HTTP as a part of what the engine reaches without a server, in another process, on
 the same requests (--no-share leaves it out). The client runs on the same machine and needs processor time too: "client" says how
@@ -30,7 +33,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.peers import models, traffic  # noqa: E402
+from benchmarks.peers import models, pressure, traffic  # noqa: E402
 from benchmarks.peers.alone import alone  # noqa: E402
 from benchmarks.peers.http import Api, ask  # noqa: E402
 from benchmarks.peers.machine import Watch, group_seconds, memory  # noqa: E402
@@ -48,6 +51,9 @@ COMMON_WORDS = [
     " on",
     " he",
 ]  # one token in most vocabularies
+
+
+PRESSURE = "under pressure"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -69,6 +75,11 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--prompts", type=traffic.Span.parse, default=traffic.Span(64, 64), help="tokens, as 64 or 16-800")
     add("--answers", type=traffic.Span.parse, default=traffic.Span(64, 64), help="tokens, as 64 or 8-128")
+    add(
+        "--pressure",
+        action="store_true",
+        help="also at rest, with four times too many clients, and with some that leave",
+    )
     add("--rounds", type=int, default=3)
     add("--no-share", dest="share", action="store_false", help="leave out the engine without a server")
     add("--foreign", type=float, default=0.15, help="cores that others may use in a round that counts")
@@ -97,10 +108,13 @@ def main() -> int:
     except KeyboardInterrupt:
         print("interrupted: the table shows what there is", file=sys.stderr)
     results = collect(rounds, options.foreign)
-    print(table(results))
+    print(table([row for row in results if row["load"] != PRESSURE]))
+    for row in results:
+        if row["load"] == PRESSURE:
+            print("\n" + pressure.sentences(row["case"], row))
     if options.json:
         options.json.write_text(json.dumps({"results": results, "rounds": flat(rounds)}, indent=2) + "\n")
-    return int(any(one.get("failed") for one in results))
+    return int(any(one.get("failed") or one.get("lost") for one in results))
 
 
 def prepared(options: argparse.Namespace) -> Path:
@@ -167,6 +181,8 @@ def one_round(
         asyncio.run(traffic.closed_loop(lambda one: ask(host, port, api, one.prompt, one.max_tokens), warm, 1))
         for name, size, _ in loads:
             yield name, under_load(host, port, api, asks[name], size, group, closed=name.endswith("streams"))
+        if options.pressure and group is not None:
+            yield PRESSURE, pressure.under_pressure(host, port, api, words, options, case, group, turn)
     if options.share and options.url is None:
         for name, size, _ in loads:
             if name.endswith("streams"):
@@ -196,6 +212,8 @@ def under_load(
 
 def brief(figures: dict[str, Any]) -> str:
     """A load's figures in a line."""
+    if "crowd_ratio" in figures:
+        return f"first token {figures['crowd_ratio']:.2f} times as late with {pressure.FACTOR} times too many clients"
     if "tokens_per_second" not in figures:
         return f"all failed: {figures['errors']}"
     return (

@@ -58,7 +58,7 @@ async def ask(host: str, port: int, api: Api, prompt: str, max_tokens: int) -> O
         async with asyncio.timeout(_SILENCE) as silence:
             reader, writer = await asyncio.open_connection(host, port)
             try:
-                writer.write(_request(host, api, api.body(prompt, max_tokens)))
+                writer.write(request_bytes(host, api, api.body(prompt, max_tokens)))
                 await _read(reader, outcome, silence)
             finally:
                 writer.close()
@@ -69,7 +69,8 @@ async def ask(host: str, port: int, api: Api, prompt: str, max_tokens: int) -> O
     return outcome
 
 
-def _request(host: str, api: Api, body: bytes) -> bytes:
+def request_bytes(host: str, api: Api, body: bytes) -> bytes:
+    """A POST with that body, on a connection of its own."""
     head = [
         f"POST {api.path} HTTP/1.1", f"Host: {host}", "Content-Type: application/json", f"Content-Length: {len(body)}",
         "Connection: close",
@@ -85,7 +86,7 @@ async def _read(reader: asyncio.StreamReader, outcome: Outcome, silence: asyncio
     status = head[0].split(" ")[1]
     chunked = any(line.lower().replace(" ", "") == "transfer-encoding:chunked" for line in head)
     if status != "200":
-        outcome.status = status
+        outcome.status, outcome.ended = status, time.perf_counter()
         return
     rest = b""
     while True:

@@ -76,6 +76,18 @@ def group_seconds(group: int) -> float:
     return total / _TICK
 
 
+def process_seconds(pid: int) -> float:
+    """Processor seconds of one process."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / _TICK
+
+
+def process_memory(pid: int) -> float:
+    """Resident memory of one process, in MB."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
+
+
 def _processes(group: int) -> list[list[str]]:
     """The fields of /proc/PID/stat behind the name, for each process of a group; the last one is its id."""
     found = []
