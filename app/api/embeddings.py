@@ -31,12 +31,17 @@ async def embed(body: EmbeddingRequest, request: Request) -> Response:
     service.engine.check_available()
     rows = await _token_ids(service, body)
     vectors = await run_all(request, [partial(service.engine.embed, ids, adapter=target.adapter) for ids in rows])
-    render = _base64 if body.encoding_format == "base64" else _floats
-    data = [{"object": "embedding", "index": i, "embedding": render(vector)} for i, vector in enumerate(vectors)]
     n_tokens = sum(map(len, rows))
+    content = await service.off_loop(lambda: _render(vectors, target.name, body, n_tokens), len(vectors) * width)
+    return Response(content, media_type="application/json")
+
+
+def _render(vectors: Sequence[Sequence[float]], model: str, body: EmbeddingRequest, n_tokens: int) -> bytes:
+    """EmbeddingResponse as JSON."""
+    spell = _base64 if body.encoding_format == "base64" else _floats
+    data = [{"object": "embedding", "index": i, "embedding": spell(vector)} for i, vector in enumerate(vectors)]
     usage = {"prompt_tokens": n_tokens, "total_tokens": n_tokens}
-    fields = {"object": "list", "data": data, "model": target.name, "usage": usage}
-    return Response(msgspec.json.encode(fields), media_type="application/json")
+    return msgspec.json.encode({"object": "list", "data": data, "model": model, "usage": usage})
 
 
 async def _token_ids(service: Service, body: EmbeddingRequest) -> list[list[int]]:

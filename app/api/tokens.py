@@ -13,6 +13,7 @@ from app.schemas.tokens import (
     DetokenizeRequest,
     DetokenizeResponse,
     TokenizeChat,
+    TokenizeFields,
     TokenizePrompt,
     TokenizeRequest,
     TokenizeResponse,
@@ -31,14 +32,8 @@ async def tokenize(body: TokenizeRequest, request: Request) -> Response:
         ids = await encode_messages(service, body, service.templates(target))
     else:
         ids = await _prompt_ids(service, body)
-    fields: dict[str, Any] = {"count": len(ids), "max_model_len": service.context, "tokens": ids}
-    if body.pieces or body.return_token_strs:
-        pieces = [service.engine.tokenizer.token_bytes(token) for token in ids]
-        if body.pieces:
-            fields["pieces"] = [list(piece) for piece in pieces]
-        if body.return_token_strs:
-            fields["token_strs"] = [piece.decode("utf-8", "replace") for piece in pieces]
-    return Response(msgspec.json.encode(fields), media_type="application/json")
+    content = await service.off_loop(lambda: _render(service, ids, body), len(ids))
+    return Response(content, media_type="application/json")
 
 
 @router.post("/detokenize", response_model=DetokenizeResponse, responses=ERRORS)
@@ -52,6 +47,18 @@ async def detokenize(body: DetokenizeRequest, request: Request) -> Response:
         raise invalid(f"tokens: {wrong} is no token id; they go from 0 to {size - 1}", "tokens")
     text = service.engine.tokenizer.decode(body.tokens)
     return Response(msgspec.json.encode({"prompt": text}), media_type="application/json")
+
+
+def _render(service: Service, ids: list[int], body: TokenizeFields) -> bytes:
+    """TokenizeResponse as JSON."""
+    fields: dict[str, Any] = {"count": len(ids), "max_model_len": service.context, "tokens": ids}
+    if body.pieces or body.return_token_strs:
+        pieces = [service.engine.tokenizer.token_bytes(token) for token in ids]
+        if body.pieces:
+            fields["pieces"] = [list(piece) for piece in pieces]
+        if body.return_token_strs:
+            fields["token_strs"] = [piece.decode("utf-8", "replace") for piece in pieces]
+    return msgspec.json.encode(fields)
 
 
 async def _prompt_ids(service: Service, body: TokenizePrompt) -> list[int]:
