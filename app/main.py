@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import resource
 import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -32,6 +33,7 @@ from model.hub import resolve_model
 _BACKLOG = 2048
 _KEEP_ALIVE_SECONDS = 65  # longer than the 60 s after which common load balancers drop an idle connection
 _HANG_UP_SECONDS = 2
+_MOST_FILES = 1 << 16
 
 logger = logging.getLogger("app")
 
@@ -106,6 +108,7 @@ def serve(settings: Settings) -> int:
     Raises HomegrownError, one line for a person: no such model, port in use, a model that can't be loaded.
     """
     configure_logging(settings.log_level, settings.log_format)
+    raise_file_limit()
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     engine = EngineClient(_engine_spec(settings), _engine_limits(settings))
     app = create_app(settings, engine)
@@ -201,6 +204,14 @@ def _engine_spec(settings: Settings) -> EngineSpec:
 
 def _engine_limits(settings: Settings) -> EngineLimits:
     return EngineLimits(**{name: getattr(settings, name) for name in EngineLimits.__struct_fields__})
+
+
+def raise_file_limit() -> None:
+    """Let this process open as many files as it may, up to 65,536: each connection is one, and many systems begin with 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import subprocess
+import sys
 import time
 from collections import Counter
 
 import httpx
 import pytest
-from serving import Server
+from serving import ROOT, Server
 
 SLOTS, QUEUE = 2, 6
 FULL = SLOTS + QUEUE
@@ -134,3 +136,13 @@ def test_a_refused_request_takes_no_place(small, path, body):
     small.wait_idle()
     with small.client() as client:
         assert client.get("/ready").status_code == 200
+
+
+def test_connections_are_not_limited_to_what_a_shell_allows():
+    code = (
+        "import resource as r; from app.main import raise_file_limit; hard = r.getrlimit(r.RLIMIT_NOFILE)[1];"
+        "r.setrlimit(r.RLIMIT_NOFILE, (128, hard)); raise_file_limit(); print(r.getrlimit(r.RLIMIT_NOFILE)[0], hard)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    soft, hard = (int(number) for number in out.stdout.split())
+    assert soft == (min(hard, 65536) if hard >= 0 else 65536)
