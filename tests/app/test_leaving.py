@@ -1,6 +1,7 @@
 """Clients that leave at any moment: their slots are free at once, memory stays flat, and the next requests are answered as ever."""
 
 import asyncio
+import contextlib
 import random
 import time
 from pathlib import Path
@@ -77,6 +78,37 @@ def test_one_that_leaves_frees_its_slots_soon(crowded, way, path):
     left = time.monotonic()
     crowded.wait_idle(within=2)
     assert time.monotonic() - left < 1  # 0.2 on a machine of its own
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/embeddings", {"input": ["ab " * 200] * 1500}),
+        ("/classify", {"input": ["ab " * 250] * 300, "labels": ["a", "b", "c", "d"]}),
+        ("/v1/completions", {"prompt": ["a"] * 4, "n": 8, "max_tokens": 1000, "ignore_eos": True}),
+    ],
+)
+def test_one_that_leaves_a_batch_ends_all_of_it(crowded, path, body):
+    crowded.wait_idle()
+    with crowded.connect() as sock:
+        sock.sendall(request(body, path))
+        wait_for(lambda: crowded.counts()["running"], 5, what="the batch to run")
+    left = time.monotonic()
+    crowded.wait_idle(within=2)
+    assert time.monotonic() - left < 1  # 0.2 on a machine of its own
+    time.sleep(0.1)
+    assert crowded.counts()["running"] == 0  # and nothing more of it came
+
+
+def test_hundreds_that_never_finish_asking_keep_nobody_out(crowded):
+    with contextlib.ExitStack() as stack:
+        for number in range(300):
+            sock = stack.enter_context(crowded.connect())
+            sock.sendall(request(NORMAL)[: number % 180])  # from nothing at all to most of a body
+        began = time.monotonic()
+        for _ in range(10):
+            normal(crowded)
+        assert time.monotonic() - began < 10
 
 
 def test_a_pipelined_request_does_not_hide_that_the_client_left(crowded):
