@@ -34,7 +34,15 @@ def packages(pytestconfig: pytest.Config) -> Path:
         (folder / "package.json").unlink(missing_ok=True)
         (folder / "wanted").mkdir(exist_ok=True)
         (folder / "wanted" / "package.json").write_text(wanted)
-        command = [npm, "install", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"]
+        command = [
+            npm,
+            "install",
+            "--no-package-lock",
+            "--no-audit",
+            "--no-fund",
+            "--ignore-scripts",
+            "--loglevel=error",
+        ]
         done = subprocess.run(command, cwd=folder / "wanted", capture_output=True, text=True, timeout=240)
         if done.returncode:
             pytest.skip(f"npm can't install the packages: {done.stderr.strip()[-300:]}")

@@ -53,14 +53,16 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         return
     if report.when != "call" and report.passed:
         return
-    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longreprtext.splitlines()[-1:]
+    reason = ""
+    if call.excinfo is not None:
+        reason = str(call.excinfo.value) if report.skipped else call.excinfo.exconly()
     rule = " ".join(inspect.cleandoc(item.function.__doc__ or item.name).split())
     _outcomes[item.nodeid] = {
         "group": item.path.stem.removeprefix("test_"),
         "rule": rule,
         "case": item.name,
         "outcome": report.outcome,
-        "reason": "" if report.passed else "".join(reason).removeprefix("Skipped: "),
+        "reason": reason.split("\n")[0][:300],
         "extension": item.get_closest_marker("extension") is not None,
     }
 

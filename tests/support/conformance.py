@@ -16,6 +16,7 @@ import pytest
 
 KEY, MODEL = "a-key-of-the-tests", "homegrown-base"  # of a server that `serve_bundled` starts
 OWNER = "homegrown"  # `owned_by` of our own models in /v1/models
+DONE = "data: [DONE]"
 PATHS = {"completions": "/v1/completions", "chat": "/v1/chat/completions"}
 _UNKNOWN_CONTEXT = 8192
 _SOME_IDS = [100, 200, 300, 400, 500]  # in every vocabulary but a toy's
@@ -58,9 +59,9 @@ class Api:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self.client = httpx.Client(base_url=self.root, headers=headers, timeout=120)
         listing = self.client.get("/v1/models")
-        assert listing.status_code == 200, f"GET /v1/models: {listing.status_code} {listing.text[:500]}"
-        cards = listing.json()["data"]
-        card = next((card for card in cards if card["id"] == model), {}) if model else cards[0]
+        assert model or listing.status_code == 200, f"GET /v1/models: {listing.status_code} {listing.text[:500]}"
+        cards = listing.json()["data"] if listing.status_code == 200 else []
+        card = next((card for card in cards if model in (None, card["id"])), {})
         self.model: str = model or card["id"]
         self.ours = card.get("owned_by") == OWNER
         self.context = int(card.get("max_model_len") or os.environ.get("CONTEXT") or _UNKNOWN_CONTEXT)
@@ -123,14 +124,14 @@ class Api:
 
 
 def read_events(text: str) -> tuple[list[dict[str, Any]], list[str]]:
-    """The JSON of a stream's events, and its frames; comments are dropped."""
+    """The JSON of a stream's events, and its frames, DONE too where it came; comments are dropped."""
     frames = text.replace("\r\n", "\n").split("\n\n")
     assert frames.pop() == "", "the last frame ends with a blank line"
     frames = [frame for frame in frames if not all(line.startswith(":") for line in frame.split("\n"))]
-    assert frames, "there are events"
-    assert frames[-1] == "data: [DONE]"
     assert all(frame.startswith("data: ") and "\n" not in frame for frame in frames)
-    return [json.loads(frame.removeprefix("data: ")) for frame in frames[:-1]], frames
+    events = [json.loads(frame.removeprefix("data: ")) for frame in frames if frame != DONE]
+    assert events
+    return events, frames
 
 
 def check_error(
