@@ -7,6 +7,11 @@ from conformance import PATHS, need
 PROMPT = "Once upon a time"
 
 
+def counts(usage: dict) -> list[int]:
+    """Its three numbers. (What was cached depends on who asked before.)"""
+    return [usage[name] for name in ("prompt_tokens", "completion_tokens", "total_tokens")]
+
+
 def test_shape(api):
     """An answer has OpenAI's form: id, object, created, model, choices, usage."""
     before = time.time()
@@ -34,7 +39,7 @@ def test_default_length(api):
     body = api.complete(PROMPT, temperature=0)
     whole = api.complete(PROMPT, temperature=0, max_tokens=16)
     assert body["choices"][0]["text"] == whole["choices"][0]["text"]
-    assert body["usage"] == whole["usage"]
+    assert counts(body["usage"]) == counts(whole["usage"])
 
 
 def test_length(api):
@@ -119,7 +124,7 @@ def test_echo(api):
     """With echo the text begins with the prompt."""
     plain, echoed = (api.complete(PROMPT, max_tokens=6, temperature=0, echo=echo) for echo in (False, True))
     assert echoed["choices"][0]["text"] == PROMPT + plain["choices"][0]["text"]
-    assert echoed["usage"] == plain["usage"]
+    assert counts(echoed["usage"]) == counts(plain["usage"])
 
 
 def test_echo_of_several(api):
