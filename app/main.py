@@ -19,6 +19,7 @@ from app.adapters import adapters_to_load
 from app.api import adapters, chat, classify, completions, docs, embeddings, generate, instruct, openai, ops, tokens
 from app.engine.client import EngineClient
 from app.engine.messages import EngineFailed, EngineLimits, EngineSpec
+from app.http.admission import Admission
 from app.http.body import BodyLimit
 from app.http.cors import Cors
 from app.http.errors import install_handlers
@@ -99,6 +100,7 @@ def _middleware(settings: Settings, service: Service) -> Iterator[Middleware]:
     yield Middleware(Draining, gate=service.gate)
     if service.keys is not None:
         yield Middleware(ApiKey, keys=service.keys)
+    yield Middleware(Admission, check=service.engine.check_available)
     yield Middleware(BodyLimit, limit=settings.body_limit)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,7 +11,8 @@ from benchmarks.peers import traffic
 from benchmarks.peers.http import Api, Outcome, ask, request_bytes
 from benchmarks.peers.machine import group_seconds, percentile, process_memory, process_seconds
 
-_PATIENCE = 0.1  # seconds between being refused and the next try: shorter than any server asks for
+_PATIENCE = (0.25, 0.75)  # seconds between being refused and the next try, at random: less than any server asks for
+_ARRIVAL = 1.0  # seconds in which all the clients come
 _IDLE_SECONDS = 5.0
 _DEFAULT_QUEUE = 128
 FACTOR = 4
@@ -41,19 +43,27 @@ def under_pressure(
     }  # fmt: skip
 
 
-async def impatient_loop(send: traffic.Send, asks: Sequence[traffic.Ask], clients: int) -> list[Outcome]:
-    """So many clients at once; one that is refused tries again soon, until it is taken. All outcomes, refusals included."""
+async def impatient_loop(
+    send: traffic.Send,
+    asks: Sequence[traffic.Ask],
+    clients: int,
+    arrival: float = _ARRIVAL,
+    patience: tuple[float, float] = _PATIENCE,
+) -> list[Outcome]:
+    """So many clients; one that is refused tries again soon, until it is taken. All outcomes, refusals included."""
     waiting = iter(asks)
     outcomes: list[Outcome] = []
 
-    async def client() -> None:
+    async def client(number: int) -> None:
+        rng = random.Random(number)
+        await asyncio.sleep(arrival * number / clients)
         for one in waiting:
             outcomes.append(outcome := await send(one))
             while outcome.status == "429":
-                await asyncio.sleep(_PATIENCE)
+                await asyncio.sleep(rng.uniform(*patience))
                 outcomes.append(outcome := await send(one))
 
-    await asyncio.gather(*(client() for _ in range(clients)))
+    await asyncio.gather(*(client(number) for number in range(clients)))
     return outcomes
 
 

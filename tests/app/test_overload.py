@@ -11,6 +11,8 @@ import httpx
 import pytest
 from serving import ROOT, Server
 
+from app.http.admission import ASKING
+
 SLOTS, QUEUE = 2, 6
 FULL = SLOTS + QUEUE
 EACH = 4
@@ -136,6 +138,34 @@ def test_a_refused_request_takes_no_place(small, path, body):
     small.wait_idle()
     with small.client() as client:
         assert client.get("/ready").status_code == 200
+
+
+def test_every_route_that_asks_the_engine_refuses_at_the_door(small):
+    """A body that is no JSON is not even read while the queue is full; nor is one for another route refused for that."""
+
+    def refused() -> bool:
+        with small.client() as client:
+            told = {
+                path: client.post(path, content=b"{", headers={"content-type": "application/json"}) for path in ASKING
+            }
+            other = client.post("/tokenize", json={"prompt": "a"})
+        assert other.status_code == 200
+        assert {answer.status_code for answer in told.values()} <= {400, 429}
+        return {answer.status_code for answer in told.values()} == {429}
+
+    async def crowd() -> bool:
+        host, port = small.address
+        body = LONG | {"prompt": "a", "max_tokens": 900}
+        limits = httpx.Limits(max_connections=None)
+        async with httpx.AsyncClient(base_url=f"http://{host}:{port}", limits=limits, timeout=60) as http:
+            tasks = [asyncio.create_task(http.post("/generate", json=body)) for _ in range(2 * FULL)]
+            found = [await asyncio.to_thread(refused) for _ in range(5)]
+            await asyncio.gather(*tasks)
+        return any(found)
+
+    assert any(asyncio.run(crowd()) for _ in range(5))
+    document = httpx.get("http://{}:{}/openapi.json".format(*small.address)).json()
+    assert set(document["paths"]) >= ASKING
 
 
 def test_connections_are_not_limited_to_what_a_shell_allows():

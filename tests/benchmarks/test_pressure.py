@@ -45,7 +45,7 @@ def test_who_is_refused_asks_again_until_all_are_answered():
             return taken(0.01)
 
     asks = [Ask(str(number), 1) for number in range(12)]
-    outcomes = asyncio.run(impatient_loop(send, asks, 6))
+    outcomes = asyncio.run(impatient_loop(send, asks, 6, 0.0, (0.001, 0.002)))
     statuses = [outcome.status for outcome in outcomes]
     assert statuses.count("200") == 12
     assert statuses.count("429") >= 4
