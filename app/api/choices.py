@@ -67,7 +67,10 @@ class Choices:
         return self._ready.pop(0)
 
     def _ask(self, index: int) -> None:
-        self._next[asyncio.create_task(_or_none(self._streams[index]))] = index
+        task = asyncio.create_task(_or_none(self._streams[index]))
+        # Read, whatever becomes of it: of several that fail, or behind a reader that has gone, none is to be logged as lost.
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self._next[task] = index
 
     def _take(self, task: asyncio.Task[Delta | None]) -> None:
         index = self._next.pop(task)
