@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from app.api.choices import Choices
-from app.api.logprobs import chat_logprobs
+from app.api.logprobs import chat_logprobs, report_size
 from app.api.routing import STREAMED, JSONRoute, get_service
 from app.engine.messages import Delta, Finish
 from app.http.disconnect import ClientWatch
@@ -58,7 +58,9 @@ async def create_chat_completion(body: ChatRequest, request: Request) -> Respons
         return await EventStream.start(request, choices, chunks, choices.cancel)
     watch = ClientWatch(request.receive, choices.cancel)
     try:
-        return Response(_whole(target.name, await choices.collect(), tokenizer), media_type="application/json")
+        deltas = await choices.collect()
+        content = await service.off_loop(lambda: _whole(target.name, deltas, tokenizer), report_size(deltas))
+        return Response(content, media_type="application/json")
     finally:
         watch.stop()
 
@@ -89,6 +91,7 @@ def _too_long(error: ContextLengthError, body: ChatRequest) -> ApiError:
     refusal = to_api_error(error, "")
     no_prompt = not 0 < error.n_prompt_tokens < error.n_ctx
     refusal.body["param"] = "messages" if no_prompt else body.length_field
+    refusal.body["message"] = refusal.body["message"].replace("max_tokens", body.length_field)
     return refusal
 
 

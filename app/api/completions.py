@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from app.api.choices import Choices
-from app.api.logprobs import completion_logprobs, scored_prompt
+from app.api.logprobs import completion_logprobs, report_size, scored_prompt
 from app.api.routing import STREAMED, JSONRoute, get_service
 from app.engine.messages import Delta, Finish, Token
 from app.http.disconnect import ClientWatch
@@ -24,8 +24,6 @@ from model.errors import TokenizerError
 from model.tokenizer import Tokenizer
 
 router = APIRouter(prefix="/v1", route_class=JSONRoute, tags=["openai"])
-
-_IN_JSON = 8  # a reported token is about as much work as so many characters to tokenise
 
 
 @router.post("/completions", response_model=CompletionResponse, responses=STREAMED)
@@ -53,8 +51,8 @@ async def complete(body: CompletionRequest, request: Request) -> Response:
     watch = ClientWatch(request.receive, choices.cancel)
     try:
         deltas = await choices.collect()
-        size = 0 if body.logprobs is None else sum(answer.reported(delta) for delta in deltas) * _IN_JSON
-        return Response(await service.off_loop(lambda: answer.whole(deltas), size), media_type="application/json")
+        content = await service.off_loop(lambda: answer.whole(deltas), report_size(deltas))
+        return Response(content, media_type="application/json")
     finally:
         watch.stop()
 
@@ -112,10 +110,6 @@ class _Answer:
         self._end = b'}],"usage":null}' if body.include_usage else b"}]}"
         self._begun = [False] * n_choices
         self._finishes: dict[int, Finish] = {}
-
-    def reported(self, delta: Delta) -> int:
-        """How many tokens are reported of it, if any are."""
-        return len(delta.tokens) + len(delta.prompt_logprobs or ())
 
     def whole(self, deltas: Sequence[Delta]) -> bytes:
         """The body of an answer that is not streamed."""

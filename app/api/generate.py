@@ -8,7 +8,7 @@ import msgspec
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from app.api.logprobs import token_choice
+from app.api.logprobs import report_size, token_choice
 from app.api.routing import STREAMED, JSONRoute, get_service
 from app.engine.messages import Delta, Finish, Token
 from app.engine.stream import GenerationStream
@@ -41,13 +41,16 @@ async def generate(body: GenerateRequest, request: Request) -> Response:
 
 async def answer(request: Request, stream: GenerationStream, model: str, body: GenerateFields) -> Response:
     """Our own form of an answer, whole or streamed as `body` wants it."""
-    tokenizer = get_service(request).engine.tokenizer
+    service = get_service(request)
+    tokenizer = service.engine.tokenizer
     encode = _encoder(f"gen-{uuid.uuid4().hex}", model, tokenizer, with_logprobs=body.logprobs is not None)
     if body.stream:
         return await EventStream.start(request, stream, lambda delta: frame(encode(delta)), stream.cancel)
     watch = ClientWatch(request.receive, stream.cancel)
     try:
-        return Response(encode(await stream.collect()), media_type="application/json")
+        delta = await stream.collect()
+        content = await service.off_loop(lambda: encode(delta), report_size([delta]))
+        return Response(content, media_type="application/json")
     finally:
         watch.stop()
 

@@ -3,15 +3,25 @@
 from collections.abc import Sequence
 from typing import Any
 
-from app.engine.messages import Token, TokenLogprobs
+from app.engine.messages import Delta, Token, TokenLogprobs
 from model.tokenizer import IncrementalDecoder, Tokenizer
 
 BANNED_LOGPROB = -9999.0
+_AS_CHARACTERS = 8  # a reported token is about as much work as so many characters to tokenise
 
 
 def json_logprob(logprob: float) -> float:
     """The number as JSON can hold it: a banned token's minus infinity becomes -9999.0."""
     return max(logprob, BANNED_LOGPROB)
+
+
+def report_size(deltas: Sequence[Delta]) -> int:
+    """How much work it is to spell the log-probabilities of these: as so many characters of text, for Service.off_loop."""
+    entries = 0
+    for delta in deltas:
+        for scores in (*(token.logprobs for token in delta.tokens[:1]), *(delta.prompt_logprobs or ())[1:2]):
+            entries = max(entries, 1 + len(scores.top_ids)) if scores is not None else entries
+    return entries * _AS_CHARACTERS * sum(len(delta.tokens) + len(delta.prompt_logprobs or ()) for delta in deltas)
 
 
 def token_choice(token_id: int, logprob: float, tokenizer: Tokenizer) -> dict[str, Any]:

@@ -287,7 +287,9 @@ def test_a_wrong_field_is_named(client, body, param):
         error = response.json()["error"]
         assert error["param"] == param, error
         assert error["code"] in ("invalid_value", "context_length_exceeded")
-        assert error["message"].startswith((param, "context", "n:", "This model's context"))
+        assert error["message"].startswith((param, "n:", "This model's maximum context length"))
+            if error["code"] == "context_length_exceeded":
+                assert error["message"].endswith(f"lower {param}.")
 
 
 @pytest.mark.parametrize(
@@ -421,3 +423,31 @@ def test_a_transcript_ends_where_somebody_else_would_speak(looping):
         assert (choice["finish_reason"], choice["stop_reason"]) == ("stop", PLAIN_STOPS[0])
         assert "\n\nUser:" not in choice["message"]["content"]
         assert put_together(chunks(looping, **body), 1) == [as_streamed(choice)]
+
+
+@pytest.mark.parametrize("path", [PATH, "/generate"])
+def test_many_log_probabilities_are_spelt_beside_the_event_loop(templated, monkeypatch, path):
+    import threading
+
+    from app.api import logprobs
+
+    threads, spell = set(), logprobs.token_choice
+
+    def spying(*args: Any) -> dict[str, Any]:
+        threads.add(threading.current_thread().name)
+        return spell(*args)
+
+    for module in ("logprobs", "generate"):
+        monkeypatch.setattr(f"app.api.{module}.token_choice", spying)
+    asked = (
+        {"logprobs": True, "top_logprobs": 20, "messages": HELLO} if path == PATH else {"logprobs": 20, "prompt": "a"}
+    )
+    seen = []
+    for length in (2, 60):
+        threads.clear()
+        response = templated.post(path, json={**asked, "max_tokens": length, "ignore_eos": True})
+        assert response.status_code == 200, response.text
+        seen.append(set(threads))
+    few, many = seen
+    assert len(few) == len(many) == 1
+    assert few.isdisjoint(many)
