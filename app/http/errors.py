@@ -101,8 +101,8 @@ def to_api_error(error: BaseException, request_id: str) -> ApiError:
             return ApiError(400, str(error), code="context_length_exceeded", param=param, extra=counts)
         case GrammarError():  # no request names a grammar: this is the field that it comes from
             return invalid(f"response_format: {error}", "response_format")
-        case SamplingError() | InvalidRequest():
-            return invalid(str(error), error.param)
+        case SamplingError() | InvalidRequest():  # requests call an adapter by the field `model`
+            return invalid(str(error), "model" if error.param == "adapter" else error.param)
         case QueueFull():
             return ApiError(429, str(error), kind="rate_limit_error", code="queue_full")
         case EngineUnavailable():

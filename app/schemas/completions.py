@@ -25,6 +25,7 @@ class CompletionRequest(OpenAIFields, FormatFields):
         "messages": (),
         "max_completion_tokens": (),
         "top_logprobs": (0,),
+        "add_special_tokens": (True,),
     }
 
     prompt: AnyPrompt = Field(

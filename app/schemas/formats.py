@@ -10,6 +10,8 @@ from pydantic_core import PydanticCustomError
 from app.engine.messages import Grammar
 from app.schemas.common import RequestBody
 
+MAX_SCHEMA_BYTES = 65536  # the engine's own limit, looked at before anything is sent: once for all choices
+
 
 class JSONSchemaFormat(RequestBody):
     """A schema for the answer."""
@@ -31,7 +33,9 @@ class JSONSchemaFormat(RequestBody):
     @field_validator("schema_")
     @classmethod
     def _check_schema(cls, value: dict[str, Any]) -> dict[str, Any]:
-        _dump(value)
+        size = len(_dump(value).encode())
+        if size > MAX_SCHEMA_BYTES:
+            raise ValueError(f"of {size} bytes; at most {MAX_SCHEMA_BYTES} can be used: make it shorter")
         return value
 
 

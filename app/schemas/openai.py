@@ -15,7 +15,10 @@ MAX_CHOICES = 128
 class StreamOptions(RequestBody):
     """Only together with `stream`."""
 
-    unsupported: ClassVar[Mapping[str, tuple[Any, ...]]] = {"include_obfuscation": (False,)}
+    unsupported: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "include_obfuscation": (False,),
+        "continuous_usage_stats": (False,),  # vLLM's: usage in every chunk
+    }
 
     include_usage: bool = Field(
         False, description="Send one more chunk before the end, with usage and no choices; usage is null in the others."

@@ -364,12 +364,20 @@ def test_bad_fields_are_refused_by_name(client, body, param, streamed):
         ("use_beam_search", False, True),
         ("store", False, True),
         ("guided_json", None, {"type": "object"}),
+        ("add_special_tokens", True, False),
     ],
 )
 def test_what_would_change_an_answer_elsewhere_is_refused_and_what_would_not_is_taken(client, name, harmless, harmful):
     ask(client, prompt="a", max_tokens=1, **{name: harmless})
     error = refusal(client, prompt="a", max_tokens=1, **{name: harmful})
     assert (error["code"], error["param"]) == ("unsupported_parameter", name)
+
+
+@pytest.mark.parametrize("name", ["include_obfuscation", "continuous_usage_stats"])
+def test_options_of_streams_that_are_not_done_here_are_refused(client, name):
+    error = refusal(client, prompt="a", max_tokens=1, stream=True, stream_options={name: True})
+    assert (error["code"], error["param"]) == ("unsupported_parameter", f"stream_options.{name}")
+    stream(client, prompt="a", max_tokens=1, stream_options={name: False})
 
 
 def test_unknown_fields_are_ignored_and_null_means_left_out(client):

@@ -5,6 +5,9 @@ from typing import Any
 
 import jsonschema
 import pytest
+from pydantic import ValidationError
+
+from app.schemas.formats import MAX_SCHEMA_BYTES, ResponseFormat
 
 HELLO = [{"role": "user", "content": "Hello"}]
 POINT = {
@@ -113,6 +116,18 @@ def test_a_format_that_is_none_is_refused(client, value, param):
     assert response.status_code == 400, response.text
     error = response.json()["error"]
     assert (error["param"], error["code"]) == (f"response_format{param}", "invalid_value")
+
+
+def test_a_schema_that_is_too_long_is_refused_before_it_is_sent_for_each_choice():
+    def read(length: int) -> ResponseFormat:
+        return ResponseFormat.model_validate(schema_format({"title": "ü" * (length // 2)}))
+
+    overhead = len('{"title": ""}')
+    grammar = read(MAX_SCHEMA_BYTES - overhead).grammar
+    assert grammar is not None
+    assert len(grammar.value.encode()) in (MAX_SCHEMA_BYTES, MAX_SCHEMA_BYTES - 1)
+    with pytest.raises(ValidationError, match="at most 65536"):
+        read(MAX_SCHEMA_BYTES - overhead + 3)
 
 
 def test_a_schema_in_the_wrong_place_is_refused(client):

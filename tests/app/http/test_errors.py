@@ -4,6 +4,9 @@ import json
 
 import pytest
 
+from app.engine.messages import AdapterError
+from app.http.errors import to_api_error
+
 JSON = {"content-type": "application/json"}
 
 
@@ -42,6 +45,19 @@ def post(client, content, headers=JSON):
 )
 def test_malformed_json(client, content):
     error_of(post(client, content), 400)
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b'{"prompt": "\xff\xfe"}', "not UTF-8"),
+        ('{"prompt": "a"}'.encode("utf-16"), "not UTF-8"),
+        (b"[" * 50_000, "nested too deeply"),
+        (b'{"prompt": ' + b"9" * 9000 + b"}", "too many digits"),
+    ],
+)
+def test_json_that_is_worse_is_told_why(client, content, why):
+    assert why in error_of(post(client, content), 400)["message"]
 
 
 @pytest.mark.parametrize(
@@ -177,3 +193,9 @@ def test_bytes_that_are_not_http(server):
 
 def test_unknown_model_at_v1(client):
     error_of(client.get("/v1/models/nope"), 404, code="model_not_found", param="model")
+
+
+def test_an_adapter_that_is_gone_is_told_in_the_clients_terms():
+    """It was unloaded while its request waited: the field at fault is the one that named it."""
+    error = to_api_error(AdapterError("there is no adapter 'x'"), "id")
+    assert (error.status_code, error.body["param"], error.body["code"]) == (400, "model", "invalid_value")
