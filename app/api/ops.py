@@ -4,7 +4,8 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import APIRouter, Request
-from prometheus_client.exposition import choose_encoder
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, exposition
+from prometheus_client.openmetrics import exposition as openmetrics
 from starlette.responses import Response
 
 from app.api.routing import ERRORS, get_service
@@ -75,5 +76,11 @@ async def show_version(request: Request) -> Version:
 )
 async def metrics(request: Request) -> Response:
     """What Prometheus scrapes: its text format, or OpenMetrics where the Accept header asks for that."""
-    encode, media_type = choose_encoder(request.headers.get("accept", ""))
-    return Response(encode(get_service(request).metrics.registry), headers={"Content-Type": media_type})
+    # (The library's own choice fails on a version that is no number, and repeats what the client wrote in its answer.)
+    accepted = {kind.partition(";")[0].strip().lower() for kind in request.headers.get("accept", "").split(",")}
+    registry = get_service(request).metrics.registry
+    if "application/openmetrics-text" in accepted:
+        content, media_type = openmetrics.generate_latest(registry, version="1.0.0"), openmetrics.CONTENT_TYPE_LATEST
+    else:
+        content, media_type = exposition.generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4
+    return Response(content, headers={"Content-Type": media_type})

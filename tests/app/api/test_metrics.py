@@ -114,6 +114,27 @@ def test_openmetrics_on_request(client):
     assert "homegrown_prompt_tokens" in {family.name for family in parse_openmetrics(response.text)}
 
 
+@pytest.mark.parametrize(
+    "accept",
+    [
+        b"text/plain; version=x.y",
+        b"text/plain; version=\xe9",
+        b"*/*;q=0.1, ;;=,",
+        b"application/openmetrics-text; version=abc",
+        b"application/openmetrics-text; version=9.9.9<script>",
+        b"Application/OpenMetrics-Text; version=1.0.0; escaping=none",
+    ],
+)
+def test_whatever_is_accepted_one_of_two_formats_comes(client, accept):
+    response = client.get("/metrics", headers={"accept": accept})
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"] in (
+        "text/plain; version=0.0.4; charset=utf-8",
+        "application/openmetrics-text; version=1.0.0; charset=utf-8",
+    )
+    assert ("openmetrics" in response.headers["content-type"]) is response.text.endswith("# EOF\n")
+
+
 def test_buckets_resolve_1_to_50_ms():
     inside = [bound for bound in TIMES if 0.001 <= bound <= 0.05]
     assert inside[0] == 0.001
