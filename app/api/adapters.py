@@ -14,7 +14,7 @@ from app.engine.messages import AdapterError
 from app.http.errors import ApiError, invalid
 from app.schemas.adapters import AdapterDeleted, AdapterRequest
 from app.schemas.models import ModelCard
-from app.service import Service
+from app.service import Service, Target
 from model.errors import TokenizerError
 from model.prompts import PromptError
 
@@ -31,12 +31,12 @@ async def load_adapter(body: AdapterRequest, request: Request) -> ModelCard:
         raise invalid(f"name: a model {body.name} is here already; unload it first, or rename the directory", "name")
     try:
         service.read_templates(body.name, path)
-        await service.engine.load_adapter(body.name, str(path))
+        labels = await service.engine.load_adapter(body.name, str(path))
     except (PromptError, TokenizerError) as error:  # with the file's path, which is nobody else's business
         raise invalid(f"name: {str(error).replace(str(path), body.name)}", "name") from None
     except AdapterError as error:
         raise invalid(str(error), "name") from None
-    return model_card(service, service.resolve_model(body.name))
+    return model_card(service, Target(body.name, body.name, tuple(labels), service.model_name))
 
 
 @router.delete("", responses=ERRORS)

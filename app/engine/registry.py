@@ -27,7 +27,7 @@ class AdapterRegistry:
         self.labels: dict[str, Sequence[str]] = {}  # of those that requests can name
         self._loading: dict[str, str] = {}  # name -> directory
         self._restoring: set[str] = set()  # an engine that has started again is still reading them
-        self._changing: dict[str, asyncio.Future[None]] = {}
+        self._changing: dict[str, asyncio.Future[Sequence[str]]] = {}
 
     async def load(self, name: str, path: str) -> Sequence[str]:
         """Load an adapter; its labels. AdapterError, InvalidRequest, EngineUnavailable."""
@@ -36,8 +36,7 @@ class AdapterRegistry:
         self._check_quiet(name)
         self._send(LoadAdapter(name, path))
         self._loading[name] = path
-        await self._change(name)
-        return self.labels[name]
+        return await self._change(name)
 
     async def unload(self, name: str) -> None:
         """Forget an adapter, at once for new requests; returns when those that use it have ended."""
@@ -96,11 +95,12 @@ class AdapterRegistry:
         if name in self._changing:
             raise AdapterError(f"adapter: {name!r} is just being loaded or unloaded; try again in a moment")
 
-    async def _change(self, name: str) -> None:
-        """Wait until the engine has done what it was told."""
+    async def _change(self, name: str) -> Sequence[str]:
+        """Wait until the engine has done what it was told; the labels then. (Whoever waits may be late: by the time it goes on
+        the next change can have begun.)"""
         done = self._changing[name] = asyncio.get_running_loop().create_future()
         done.add_done_callback(lambda future: future.cancelled() or future.exception())  # so that it is read
-        await asyncio.shield(done)  # a caller who gives up changes nothing of what the engine does
+        return await asyncio.shield(done)  # a caller who gives up changes nothing of what the engine does
 
     def _answer(self, name: str, error: Exception | None) -> bool:
         """Tell who waits for a change; False when nobody does."""
@@ -108,7 +108,7 @@ class AdapterRegistry:
         if waiting is None:
             return False
         if error is None:
-            waiting.set_result(None)
+            waiting.set_result(self.labels.get(name, ()))
         else:
             waiting.set_exception(error)
         return True

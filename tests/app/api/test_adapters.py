@@ -1,15 +1,19 @@
 """/v1/adapters over a real socket: adapters come and go by name, and only from the server's folder."""
 
+import asyncio
 import os
 import shutil
 import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from oracle import make_adapters
 from serving import wait_for
 
 from app.adapters import adapters_to_load, is_adapter_name
+from app.engine.messages import AdapterLoaded, AdapterUnloaded, LoadAdapter, UnloadAdapter
+from app.engine.registry import AdapterRegistry
 from model.errors import ConfigError
 
 ASK = {"prompt": "What is it?", "max_tokens": 8, "temperature": 0, "ignore_eos": True}
@@ -177,6 +181,37 @@ def test_adapters_come_back_with_a_killed_engine(served, client):
     assert load(client, "mood").status_code in (400, 503)
     served.wait_ready()
     assert client.post("/generate", json=ASK | {"model": "one"}).json()["text"] == before
+
+
+def test_one_that_is_unloaded_as_soon_as_it_is_there_was_loaded():
+    async def both() -> tuple[object, object]:
+        sent = []
+        registry = AdapterRegistry({}, sent.append)
+        loading = asyncio.create_task(registry.load("one", "directory"))
+        await asyncio.sleep(0)
+        registry.on_message(AdapterLoaded("one", ["good", "bad"]))
+        unloading = asyncio.create_task(
+            registry.unload("one")
+        )  # another client, before the first one's task runs again
+        labels = await loading
+        registry.on_message(AdapterUnloaded("one"))
+        await unloading
+        return labels, [type(message) for message in sent]
+
+    assert asyncio.run(both()) == (["good", "bad"], [LoadAdapter, UnloadAdapter])
+
+
+def test_clients_that_load_and_unload_against_each_other(client, served, folder, adapters):
+    shutil.copytree(adapters["one"], folder / "fought")
+
+    def ask(method: str) -> int:
+        with served.client() as other:
+            return other.request(method, "/v1/adapters", json={"name": "fought"}).status_code
+
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(ask, ["POST", "DELETE"] * 40)) <= {200, 400, 404}
+    unload(client, "fought")
+    shutil.rmtree(folder / "fought")
 
 
 def test_a_server_without_a_folder_says_so(server):
