@@ -41,12 +41,12 @@ async def detokenize(body: DetokenizeRequest, request: Request) -> Response:
     """The text of token ids."""
     service = get_service(request)
     service.resolve_model(body.model)
-    size = service.config.vocab_size
-    wrong = next((token for token in body.tokens if not 0 <= token < size), None)
-    if wrong is not None:
+    tokenizer, ids, size = service.engine.tokenizer, body.tokens, service.config.vocab_size
+    if ids and not (min(ids) >= 0 and max(ids) < size):
+        wrong = next(token for token in ids if not 0 <= token < size)
         raise invalid(f"tokens: {wrong} is no token id; they go from 0 to {size - 1}", "tokens")
-    text = service.engine.tokenizer.decode(body.tokens)
-    return Response(msgspec.json.encode({"prompt": text}), media_type="application/json")
+    content = await service.off_loop(lambda: msgspec.json.encode({"prompt": tokenizer.decode(ids)}), len(ids))
+    return Response(content, media_type="application/json")
 
 
 def _render(service: Service, ids: list[int], body: TokenizeFields) -> bytes:

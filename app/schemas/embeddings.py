@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError, ValidatorFunctionWrapHandler, field_validator
+from pydantic import BaseModel, Field, field_validator
 
 from app.schemas.common import RequestBody
 
@@ -33,13 +33,13 @@ class EmbeddingRequest(RequestBody):
     )
     user: str | None = Field(None, description="The client's own name for its user. Not used, and not logged.")
 
-    @field_validator("input", mode="wrap")
+    @field_validator("input", mode="before")
     @classmethod
-    def _say_it_once(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
-        try:
-            return handler(value)
-        except ValidationError:  # one for each shape that it might have had
-            raise ValueError(_mistake(value)) from None
+    def _say_it_once(cls, value: Any) -> Any:
+        mistake = _mistake(value)  # else there would be one for each shape that it might have had, and for each entry
+        if mistake is not None:
+            raise ValueError(mistake)
+        return value
 
     @property
     def inputs(self) -> list[str] | list[list[int]]:
@@ -49,16 +49,24 @@ class EmbeddingRequest(RequestBody):
         return [self.input] if isinstance(self.input[0], int) else self.input  # type: ignore[return-value]
 
 
-def _mistake(value: object) -> str:
+def _mistake(value: object) -> str | None:
+    """What is wrong with an input; None when it has one of the shapes."""
     if value in ("", []):
         return "is empty; give at least one text"
-    if isinstance(value, list):
-        same = len({type(entry) for entry in value}) == 1 and type(value[0]) in (str, list)
-        if same and len(value) > MAX_INPUTS:
-            return f"at most {MAX_INPUTS} inputs in one request, not {len(value)}"
-        if same and not all(value):
-            return f"entry {next(i for i, entry in enumerate(value) if not entry)} is empty; leave it out"
-    return _SHAPES
+    if isinstance(value, str):
+        return None
+    kinds = set(map(type, value)) if isinstance(value, list) else set()
+    if not isinstance(value, list) or kinds not in ({str}, {int}, {list}):
+        return _SHAPES
+    if kinds == {int}:
+        return None
+    if len(value) > MAX_INPUTS:
+        return f"at most {MAX_INPUTS} inputs in one request, not {len(value)}"
+    if not all(value):
+        return f"entry {next(i for i, entry in enumerate(value) if not entry)} is empty; leave it out"
+    if kinds == {list} and any(set(map(type, entry)) != {int} for entry in value):
+        return _SHAPES
+    return None
 
 
 class Embedding(BaseModel):

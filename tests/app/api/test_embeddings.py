@@ -5,7 +5,9 @@ import math
 import httpx
 import pytest
 import torch
+from pydantic import ValidationError
 
+from app.schemas.embeddings import EmbeddingRequest
 from model.checkpoint import load_model
 
 TEXTS = ["Once upon a time", "é", "<|endoftext|>"]
@@ -91,6 +93,10 @@ def test_a_full_context_fits_and_one_more_token_does_not(client):
         ({"input": ["a", 1]}, "input", "must be"),
         ({"input": [1, "a"]}, "input", "must be"),
         ({"input": [[1], 1]}, "input", "must be"),
+        ({"input": [[1], ["a"]]}, "input", "must be"),
+        ({"input": [{}] * 20_000}, "input", "must be"),
+        ({"input": [None]}, "input", "must be"),
+        ({"input": [[1]] * 2049}, "input", "2048"),
         ({"input": [True]}, "input", "must be"),
         ({"input": [1.5]}, "input", "must be"),
         ({"input": {"text": "a"}}, "input", "must be"),
@@ -108,6 +114,15 @@ def test_mistakes_are_named(client, body, param, message):
     assert (error["type"], error["param"]) == ("invalid_request_error", param)
     assert message in error["message"]
     assert len(error["message"]) < 300
+
+
+def test_an_input_of_thousands_of_mistakes_is_looked_at_once():
+    """Each of four shapes would otherwise list every entry: half a second for all other requests."""
+    for value in ([{}] * 300_000, [[{}]] * 2048, [[]] * 300_000, [["a"] * 100] * 2048):
+        with pytest.raises(ValidationError) as caught:
+            EmbeddingRequest.model_validate({"input": value})
+        assert caught.value.error_count() == 1
+        assert len(caught.value.errors()[0]["msg"]) < 200
 
 
 def test_an_unknown_model(client):
