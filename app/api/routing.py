@@ -60,8 +60,18 @@ class _UTF8Request(Request):
     """A request whose JSON is UTF-8: the standard library would also take other encodings that it guesses."""
 
     async def json(self) -> Any:
-        """The body. ValueError for what is no JSON."""
-        return json.loads(str(await self.body(), "utf-8-sig"))
+        """The body. JSONDecodeError, or ApiError 400 with what else is wrong with it."""
+        try:
+            return json.loads(str(await self.body(), "utf-8-sig"))
+        except json.JSONDecodeError:
+            raise
+        except UnicodeDecodeError:
+            why = "it is not UTF-8 text"
+        except RecursionError:
+            why = "it is nested too deeply"
+        except ValueError:  # Python's limit
+            why = "a number in it has too many digits"
+        raise ApiError(400, f"The body is not valid JSON: {why}.")
 
 
 def get_service(request: Request) -> Service:
