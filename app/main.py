@@ -158,6 +158,7 @@ class _Server(uvicorn.Server):
         await self.serve(sockets=[listener])
         if self.force_exit:
             watch.cancel()
+            logging.getLogger("uvicorn.error").disabled = True  # it would report the lifespan's end as an error
             return 1
         await watch
         return 0

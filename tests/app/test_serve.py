@@ -316,6 +316,7 @@ def test_a_second_signal_ends_it_now(make_server):
         wait_for(lambda: "shutting down" in server.log, 5, what="the shutdown")
         server.process.send_signal(signal.SIGTERM)
         assert server.wait() == 1
+    assert "Traceback" not in server.log
 
 
 def test_stopping_while_it_loads(make_server):
