@@ -288,8 +288,8 @@ def test_a_wrong_field_is_named(client, body, param):
         assert error["param"] == param, error
         assert error["code"] in ("invalid_value", "context_length_exceeded")
         assert error["message"].startswith((param, "n:", "This model's maximum context length"))
-            if error["code"] == "context_length_exceeded":
-                assert error["message"].endswith(f"lower {param}.")
+        if error["code"] == "context_length_exceeded":
+            assert error["message"].endswith(f"lower {param}.")
 
 
 @pytest.mark.parametrize(
