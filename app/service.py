@@ -21,12 +21,12 @@ from app.settings import Settings
 from app.templates import Templates
 from model.architectures import read_config
 from model.errors import ConfigError, TokenizerError
+from model.sampling_params import derive_seed
 
 T = TypeVar("T")
 
 # Longer texts are tokenised on a thread: the event loop must go on serving everybody else.
 _LONG_TEXT = 4096
-_SEED_STEP = 0x9E3779B97F4A7C15  # odd, and about 2**64 / golden ratio: near seeds and near choices don't meet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,15 +192,18 @@ class Service:
                 f"n: {len(prompts)} prompts x {n} choices are more than the {most} that can run and wait", "n"
             )
         params = fields.sampling_params()
+        # Each is checked as it is made, and may have a bias for every token there is.
+        drawn = [params] * n
+        if params.seed is not None:
+            drawn = [dataclasses.replace(params, seed=derive_seed(params.seed, choice)) for choice in range(n)]
         streams: list[GenerationStream] = []
         try:
             for prompt in prompts:
                 tokens = self.room(prompt, max_tokens, default_tokens)
-                for choice in range(n):
-                    drawn = dataclasses.replace(params, seed=choice_seed(params.seed, choice))
+                for choice in drawn:
                     streams.append(
                         self.engine.generate(
-                            prompt, drawn, tokens, stop=[*fields.stops, *stops], adapter=target.adapter,
+                            prompt, choice, tokens, stop=[*fields.stops, *stops], adapter=target.adapter,
                             logprobs=logprobs, prompt_logprobs=prompt_logprobs, score_from=score_from, grammar=grammar,
                         )
                     )  # fmt: skip
@@ -211,11 +214,3 @@ class Service:
                 raise invalid(str(error), "model") from None
             raise
         return streams
-
-
-def choice_seed(seed: int | None, choice: int) -> int | None:
-    """The seed of a request's choice: its own for the first; for the others as different as can be, and always the same."""
-    if seed is None or choice == 0:
-        return seed
-    mixed = (seed + choice * _SEED_STEP) % 2**64
-    return mixed - 2**64 if mixed >= 2**63 else mixed

@@ -2,6 +2,8 @@
 
 import asyncio
 import gc
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -9,6 +11,9 @@ from app.api.choices import Choices
 from app.engine.messages import RequestCancelled, RequestFault
 from app.engine.output import OutputProcessor
 from app.engine.stream import GenerationStream
+from app.schemas.common import SamplingFields
+from app.service import Service, Target
+from model.sampling_params import SamplingParams
 from model.tokenizer import Tokenizer
 
 
@@ -43,3 +48,27 @@ def test_no_error_of_a_choice_is_lost(model_dir, end):
     asyncio.run(main())
     gc.collect()
     assert not lost
+
+
+@pytest.mark.parametrize("seed", [None, 0, -(2**63), 2**63 - 1])
+def test_the_parameters_of_answers_are_made_and_checked_once(seed):
+    """They may have a bias for every token there is, and a request may want many answers to many prompts."""
+    handed_in = []
+
+    class Engine:
+        info = limits = SimpleNamespace(slots=4, max_queue=4)
+
+        def check_available(self) -> None: ...
+
+        def generate(self, _prompt: list[int], params: SamplingParams, _tokens: int, **_: object) -> None:
+            handed_in.append(params)
+
+    service: Any = SimpleNamespace(engine=Engine(), room=lambda *_: 1)
+    fields = SamplingFields.model_validate({"seed": seed, "logit_bias": {"5": 1.0}})
+    Service.begin(service, [[1], [2]], fields, target=Target("tiny"), max_tokens=1, default_tokens=None, n=3)
+    assert len(handed_in) == 6
+    assert len({id(params) for params in handed_in}) == (1 if seed is None else 3)
+    assert handed_in[:3] == handed_in[3:]
+    seeds = [params.seed for params in handed_in[:3]]
+    assert seeds[0] == seed
+    assert len(set(seeds)) == (1 if seed is None else 3)
