@@ -16,6 +16,7 @@ from app.http.errors import ApiError
 _FIELD_OVERHEAD = 32  # what a header counts beside its bytes, as in HTTP/2: so their number is limited too
 _MOST_PIPELINED = 16
 _UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
+_MARKS = (b"\r\nupgrade:", b"\r\n\r\n")  # an offer of another protocol, and the end of a head
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ class Protocol(HttpToolsProtocol):
         self._part = "idle"  # where the parser is: idle (between requests), head or body
         self._head_size = 0
         self._unseen = 0  # bytes that the parser took in since it last told anything
+        self._held = b""  # the end of what has come, when only what follows tells what it is
         self._refusal: ApiError | None = None
         self._deaf = False  # refused: what still comes is thrown away
         self._cycles: list[Any] = []  # requests whose answers are not complete, in order
@@ -64,7 +66,9 @@ class Protocol(HttpToolsProtocol):
         if self._deaf:
             return
         if self._part != "body":
-            data = _without_upgrade(data)
+            data, self._held = _without_upgrade(self._held + data)
+            if not data:
+                return
         self._unseen += len(data)
         super().data_received(data)
         if self._deaf or self.transport.is_closing():
@@ -218,11 +222,23 @@ def _cancelled(timer: asyncio.TimerHandle | None) -> None:
         timer.cancel()
 
 
-def _without_upgrade(data: bytes) -> bytes:
+def _without_upgrade(data: bytes) -> tuple[bytes, bytes]:
     """A head without its offer to change the protocol: the parser would leave out the body of a request that offers it (as
-    Java's client does with every one) and wait for what nobody here speaks."""
-    if b"pgrade" not in data and b"PGRADE" not in data:
-        return data
+    Java's client does with every one) and wait for what nobody here speaks. The second part may be the begin of an offer whose
+    rest is still on its way: it belongs in front of what comes next."""
     end = data.find(b"\r\n\r\n")
-    head, rest = (data, b"") if end < 0 else (data[:end], data[end:])
-    return _UPGRADE.sub(b"\r\nx-upgrade:", head) + rest
+    if end < 0:
+        cut = len(data) - _begun_mark(data[-_LONGEST_MARK:].lower())
+        return _UPGRADE.sub(b"\r\nx-upgrade:", data[:cut]), data[cut:]
+    return _UPGRADE.sub(b"\r\nx-upgrade:", data[:end]) + data[end:], b""
+
+
+_LONGEST_MARK = max(map(len, _MARKS)) - 1
+
+
+def _begun_mark(tail: bytes) -> int:
+    """With how many of these bytes, the last ones, a mark may begin."""
+    for size in range(len(tail), 0, -1):
+        if any(mark.startswith(tail[-size:]) for mark in _MARKS):
+            return size
+    return 0

@@ -362,6 +362,36 @@ def test_an_offer_to_change_the_protocol_is_declined_and_its_body_read():
     run(scenario)
 
 
+@pytest.mark.parametrize("line_end", [b"\r\n", b"\r\nUpgraded: no\r\n"])
+@pytest.mark.parametrize("name", [b"Upgrade", b"upgrade", b"UPGRADE", b"uPgRaDe"])
+def test_an_offer_that_comes_in_pieces_is_declined_too(name, line_end):
+    async def scenario() -> None:
+        head = POST + b"Connection: Upgrade, close\r\n" + name + b": h2c\r\nContent-Length: 5" + line_end + b"\r\n"
+        async with serving(echo) as connect:
+            for cut in range(len(POST), len(head)):
+                reader, writer = await connect()
+                writer.write(head[:cut])
+                await asyncio.sleep(0.002)
+                writer.write(head[cut:] + b"12345")
+                assert (await whole_answer(reader))[2] == b'{"size":5}', cut
+                writer.close()
+
+    run(scenario)
+
+
+def test_an_offer_that_comes_byte_by_byte():
+    async def scenario() -> None:
+        async with serving(echo) as connect:
+            reader, writer = await connect()
+            for byte in POST + b"Connection: Upgrade, close\r\nUpgrade: h2c\r\nContent-Length: 3\r\n\r\n\r\nu":
+                writer.write(bytes([byte]))
+                await asyncio.sleep(0.001)
+            assert (await whole_answer(reader))[2] == b'{"size":3}'
+            writer.close()
+
+    run(scenario)
+
+
 def test_nothing_of_this_is_an_error_in_the_log(caplog):
     async def scenario() -> None:
         async with serving(echo) as connect:
