@@ -117,9 +117,8 @@ async def _by_likelihood(request: Request, service: Service, target: Target, bod
         )
         return [prompter.question(text) for text in texts]
 
-    shown = sum(len(text) + len(label) for text, label in examples)
     try:
-        questions = await service.off_loop(ask, sum(map(len, texts)) + len(texts) * shown)
+        questions = await service.off_loop(ask, _characters(texts, labels, examples))
     except ContextLengthError as error:
         counts = {"n_prompt_tokens": error.n_prompt_tokens, "n_ctx": error.n_ctx}
         param = next((name for name in ("examples", "template") if name in body.model_fields_set), "labels")
@@ -136,6 +135,12 @@ async def _by_likelihood(request: Request, service: Service, target: Target, bod
         _Answer(calibrated(row, bias), question.truncated, question.n_tokens)
         for row, question in zip(rows, questions, strict=True)
     ]
+
+
+def _characters(texts: Sequence[str], labels: Sequence[str], examples: Sequence[tuple[str, str]]) -> int:
+    """How many there may be to tokenise: a label that merges with what is before it takes a whole prompt of its own."""
+    shown = sum(len(text) + len(label) for text, label in examples)
+    return (sum(map(len, texts)) + len(texts) * shown) * len(labels)
 
 
 async def _score(engine: EngineClient, target: Target, continuation: Continuation) -> float:

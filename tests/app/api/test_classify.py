@@ -8,6 +8,7 @@ import pytest
 import torch
 from oracle import Oracle, make_adapters
 
+from app.api.classify import _characters
 from app.likelihood import CONTENT_FREE, calibrated, content_free_bias
 from model.checkpoint import load_model, save_model
 from model.classifier import as_classifier, classify_texts
@@ -363,3 +364,10 @@ def test_more_batches_than_can_wait_are_answered_or_refused(mood_server):
     for response in responses:
         assert response.status_code == 200 or response.json()["error"]["code"] == "queue_full"
     mood_server.wait_idle()
+
+
+def test_many_labels_of_short_texts_are_long_work_too():
+    few, many = ["a", "b"], [str(i) for i in range(128)]
+    assert _characters(["a short text"], few, []) < 100
+    assert _characters(["short"] * 128, many, []) > 50_000
+    assert _characters(["short"] * 128, few, [("an example", "a")]) > 4000
