@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, Field, ValidationError, ValidatorFunctionWrapHandler, field_validator
 
 from app.schemas.common import RequestBody
 
@@ -33,13 +33,16 @@ class EmbeddingRequest(RequestBody):
     )
     user: str | None = Field(None, description="The client's own name for its user. Not used, and not logged.")
 
-    @field_validator("input", mode="before")
+    @field_validator("input", mode="wrap")
     @classmethod
-    def _say_it_once(cls, value: Any) -> Any:
-        mistake = _mistake(value)  # else there would be one for each shape that it might have had, and for each entry
-        if mistake is not None:
+    def _say_it_once(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        mistake = _mistake(value)
+        if mistake is not None:  # else there would be one for each shape that it might have had, and for each entry
             raise ValueError(mistake)
-        return value
+        try:
+            return handler(value)
+        except ValidationError:  # the shape is right
+            raise ValueError("has half a surrogate pair, which is no text") from None
 
     @property
     def inputs(self) -> list[str] | list[list[int]]:

@@ -96,6 +96,7 @@ def test_a_full_context_fits_and_one_more_token_does_not(client):
         ({"input": [[1], ["a"]]}, "input", "must be"),
         ({"input": [{}] * 20_000}, "input", "must be"),
         ({"input": [None]}, "input", "must be"),
+        ({"input": [[True], [1]]}, "input", "must be"),
         ({"input": [[1]] * 2049}, "input", "2048"),
         ({"input": [True]}, "input", "must be"),
         ({"input": [1.5]}, "input", "must be"),
