@@ -11,7 +11,7 @@ class ModelCard(BaseModel):
     id: str = Field(description="The name that requests give.")
     object: Literal["model"] = "model"
     created: int = Field(description="Unix time of the model's files.")
-    owned_by: str = Field("homegrown", description="Always homegrown.")
+    owned_by: str = Field(default="homegrown", description="Always homegrown.")
     parent: str | None = Field(default=None, description="The base model of an adapter.")
     max_model_len: int = Field(description="Context in tokens: prompt and answer together.")
     task: Literal["generate", "classify"] = Field("generate", description="What it gives: text, or labels.")
