@@ -9,11 +9,10 @@ import msgspec
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from app.api.choices import Choices
-from app.api.logprobs import chat_logprobs, report_size
+from app.api.choices import Choices, send_whole
+from app.api.logprobs import chat_logprobs
 from app.api.routing import STREAMED, JSONRoute, get_service
 from app.engine.messages import Delta, Finish
-from app.http.disconnect import ClientWatch
 from app.http.errors import ApiError, invalid, to_api_error
 from app.http.sse import EventStream, frame
 from app.schemas.chat import ChatRequest, ChatResponse, MessagesFields
@@ -56,13 +55,7 @@ async def create_chat_completion(body: ChatRequest, request: Request) -> Respons
     if body.stream:
         chunks = _Chunks(target.name, body.n, tokenizer, with_usage=body.include_usage)
         return await EventStream.start(request, choices, chunks, choices.cancel)
-    watch = ClientWatch(request.receive, choices.cancel)
-    try:
-        deltas = await choices.collect()
-        content = await service.off_loop(lambda: _whole(target.name, deltas, tokenizer), report_size(deltas))
-        return Response(content, media_type="application/json")
-    finally:
-        watch.stop()
+    return await send_whole(request, choices, lambda deltas: _whole(target.name, deltas, tokenizer))
 
 
 async def encode_messages(service: Service, fields: MessagesFields, templates: Templates) -> list[int]:

@@ -1,11 +1,17 @@
 """The answers to one request: several prompts, several choices of each, all of them streams of one engine."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Self
 
+from fastapi import Request
+from starlette.responses import Response
+
+from app.api.logprobs import report_size
+from app.api.routing import get_service
 from app.engine.messages import Delta
 from app.engine.stream import GenerationStream
+from app.http.disconnect import ClientWatch
 
 
 class Choices:
@@ -88,3 +94,15 @@ class Choices:
 
 async def _or_none(stream: AsyncIterator[Delta]) -> Delta | None:
     return await anext(stream, None)
+
+
+async def send_whole(request: Request, choices: Choices, render: Callable[[list[Delta]], bytes]) -> Response:
+    """The answer in one piece: `render` makes its JSON of the whole answers, beside the event loop where they are long. A client
+    that leaves before ends them."""
+    watch = ClientWatch(request.receive, choices.cancel)
+    try:
+        deltas = await choices.collect()
+        content = await get_service(request).off_loop(lambda: render(deltas), report_size(deltas))
+        return Response(content, media_type="application/json")
+    finally:
+        watch.stop()

@@ -10,11 +10,10 @@ import msgspec
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from app.api.choices import Choices
-from app.api.logprobs import completion_logprobs, report_size, scored_prompt
+from app.api.choices import Choices, send_whole
+from app.api.logprobs import completion_logprobs, scored_prompt
 from app.api.routing import STREAMED, JSONRoute, get_service
 from app.engine.messages import Delta, Finish, Token
-from app.http.disconnect import ClientWatch
 from app.http.errors import invalid
 from app.http.sse import EventStream, frame
 from app.schemas.completions import DEFAULT_MAX_TOKENS, DEFAULT_PROMPT, CompletionRequest, CompletionResponse, Prompt
@@ -48,13 +47,7 @@ async def complete(body: CompletionRequest, request: Request) -> Response:
     answer = _Answer(target.name, body, prompts, service.engine.tokenizer)
     if body.stream:
         return await EventStream.start(request, choices, answer.chunk, choices.cancel)
-    watch = ClientWatch(request.receive, choices.cancel)
-    try:
-        deltas = await choices.collect()
-        content = await service.off_loop(lambda: answer.whole(deltas), report_size(deltas))
-        return Response(content, media_type="application/json")
-    finally:
-        watch.stop()
+    return await send_whole(request, choices, answer.whole)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,11 +8,11 @@ import msgspec
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from app.api.logprobs import report_size, token_choice
+from app.api.choices import Choices, send_whole
+from app.api.logprobs import token_choice
 from app.api.routing import STREAMED, JSONRoute, get_service
 from app.engine.messages import Delta, Finish, Token
 from app.engine.stream import GenerationStream
-from app.http.disconnect import ClientWatch
 from app.http.sse import EventStream, frame
 from app.schemas.generate import DEFAULT_MAX_TOKENS, GenerateFields, GenerateRequest, GenerateResponse
 from model.tokenizer import Tokenizer
@@ -41,18 +41,11 @@ async def generate(body: GenerateRequest, request: Request) -> Response:
 
 async def answer(request: Request, stream: GenerationStream, model: str, body: GenerateFields) -> Response:
     """Our own form of an answer, whole or streamed as `body` wants it."""
-    service = get_service(request)
-    tokenizer = service.engine.tokenizer
+    tokenizer = get_service(request).engine.tokenizer
     encode = _encoder(f"gen-{uuid.uuid4().hex}", model, tokenizer, with_logprobs=body.logprobs is not None)
     if body.stream:
         return await EventStream.start(request, stream, lambda delta: frame(encode(delta)), stream.cancel)
-    watch = ClientWatch(request.receive, stream.cancel)
-    try:
-        delta = await stream.collect()
-        content = await service.off_loop(lambda: encode(delta), report_size([delta]))
-        return Response(content, media_type="application/json")
-    finally:
-        watch.stop()
+    return await send_whole(request, Choices([stream]), lambda deltas: encode(deltas[0]))
 
 
 def _encoder(answer_id: str, model: str, tokenizer: Tokenizer, *, with_logprobs: bool) -> Callable[[Delta], bytes]:

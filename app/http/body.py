@@ -6,11 +6,10 @@ from collections.abc import Awaitable, Callable
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.http.errors import ApiError
+from app.http.errors import CLIENT_GONE, ApiError
 
 BODY_SECONDS = 20.0
 SLOWEST = 4096  # bytes a second: a large body may take longer
-_CLIENT_GONE = 499  # nginx's number for it; nobody is there to see it
 
 
 class BodyLimit:
@@ -44,7 +43,7 @@ class BodyLimit:
             except TimeoutError:
                 raise self._too_slow() from None
             if message["type"] == "http.disconnect":
-                raise ApiError(_CLIENT_GONE, "The client left before its request was complete.")
+                raise ApiError(CLIENT_GONE, "The client left before its request was complete.")
             seen += len(message.get("body", b""))
             if seen > self._limit:
                 raise self._too_large()

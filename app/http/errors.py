@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 from app.engine.messages import EngineUnavailable, GrammarError, InvalidRequest, QueueFull, RequestFault, RequestTimeout
 from model.errors import ContextLengthError, SamplingError
 
+CLIENT_GONE = 499  # nginx's number for a client that left: logged and counted, for nobody is there to see it
 _LONGEST_MESSAGE, _LONGEST_PARAM = 500, 200
 _UNION_MEMBER = re.compile(r"str|int|float|bool|\w+\[.*\]")
 

@@ -13,14 +13,13 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.engine.messages import RequestCancelled
-from app.http.errors import ApiError, to_api_error, unavailable
+from app.http.errors import CLIENT_GONE, ApiError, to_api_error, unavailable
 from app.http.keys import ApiKeys
 from app.metrics import Metrics
 
 OPEN_PATHS = frozenset({"/health", "/ready"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _WATCHING = OPEN_PATHS | {"/metrics"}  # who only looks on may do so to the end
-_CLIENT_GONE = 499  # nginx's number for it; only ever logged and counted
 _ASK_AGAIN = frozenset({429, 503})
 
 access_log = logging.getLogger("app.access")
@@ -58,7 +57,7 @@ class RequestContext:
         try:
             await self._app(scope, receive, send_with_id)
         except RequestCancelled:
-            status = _CLIENT_GONE  # its client has left: there is nobody to answer
+            status = CLIENT_GONE  # its client has left: there is nobody to answer
         except Exception as error:
             answer = to_api_error(error, request_id)
             if status:
@@ -66,12 +65,12 @@ class RequestContext:
             await answer.response()(scope, receive, send_with_id)
         finally:
             if scope["path"] not in OPEN_PATHS:  # a probe's 503 refuses nobody
-                self._metrics.on_response(status or _CLIENT_GONE, state)
+                self._metrics.on_response(status or CLIENT_GONE, state)
             self._log(scope, request_id, status, time.perf_counter() - began)
 
     def _log(self, scope: Scope, request_id: str, status: int, seconds: float) -> None:
         level = logging.DEBUG if scope["path"] in OPEN_PATHS else logging.INFO  # probes come every few seconds
-        fields = {"request_id": request_id, "status": status or _CLIENT_GONE, "ms": round(seconds * 1000, 1)}
+        fields = {"request_id": request_id, "status": status or CLIENT_GONE, "ms": round(seconds * 1000, 1)}
         client = scope.get("client")
         if client:
             fields["client"] = client[0]

@@ -1,5 +1,6 @@
 """Real servers for tests: `serve` in a process of its own, on a free port."""
 
+import json
 import os
 import re
 import signal
@@ -112,3 +113,14 @@ def wait_for(check: Callable[[], Any], within: float = 60.0, *, what: str) -> An
             pytest.fail(f"waited {within:g} s for {what}")
         time.sleep(0.01)
     return result
+
+
+def events(response: httpx.Response) -> list:
+    """The JSON of each event; checks the framing."""
+    assert response.status_code == 200, response.read()
+    assert response.headers["content-type"].startswith("text/event-stream")
+    frames = response.read().decode().split("\n\n")
+    assert frames.pop() == ""
+    assert frames.pop() == "data: [DONE]"
+    assert all(frame.startswith("data: ") for frame in frames)
+    return [json.loads(frame.removeprefix("data: ")) for frame in frames]

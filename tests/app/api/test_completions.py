@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from serving import wait_for
+from serving import events, wait_for
 
 from app.api.logprobs import chat_logprobs, completion_logprobs
 from app.engine.messages import Token, TokenLogprobs
@@ -18,17 +18,6 @@ from model.tokenizer import Tokenizer
 
 END = 256  # the id of <|endoftext|>; the others are bytes
 URL = "/v1/completions"
-
-
-def events(response: httpx.Response) -> list:
-    """The JSON of each event; checks the framing."""
-    assert response.status_code == 200, response.read()
-    assert response.headers["content-type"].startswith("text/event-stream")
-    frames = response.read().decode().split("\n\n")
-    assert frames.pop() == ""
-    assert frames.pop() == "data: [DONE]"
-    assert all(frame.startswith("data: ") for frame in frames)
-    return [json.loads(frame.removeprefix("data: ")) for frame in frames]
 
 
 def ask(client: httpx.Client, **body) -> dict:

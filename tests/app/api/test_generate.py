@@ -4,21 +4,12 @@ import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from serving import events
 
 from model.checkpoint import load_model
 from model.generate import generate
 from model.sampling_params import SamplingParams
 from model.tokenizer import Tokenizer
-
-
-def events(response: httpx.Response) -> list:
-    """The JSON of each event; checks the framing."""
-    assert response.status_code == 200
-    frames = response.read().decode().split("\n\n")
-    assert frames.pop() == ""
-    assert frames.pop() == "data: [DONE]"
-    assert all(frame.startswith("data: ") for frame in frames)
-    return [json.loads(frame.removeprefix("data: ")) for frame in frames]
 
 
 def ask(client: httpx.Client, **body) -> dict:
