@@ -111,6 +111,10 @@ PRESETS: dict[str, ModelConfig] = {
         architecture="llama", vocab_size=4096, context_length=512, n_layer=4, n_head=4, n_kv_head=4, d_model=256,
         d_ff=704, head_dim=64, bos_token_id=0, eos_token_ids=(0,),
     ),
+    "homegrown-14m": ModelConfig(
+        architecture="llama", vocab_size=8192, context_length=1024, n_layer=6, n_head=6, n_kv_head=6, d_model=384,
+        d_ff=1024, head_dim=64, bos_token_id=0, eos_token_ids=(0,),
+    ),
 }  # fmt: skip
 
 

@@ -197,6 +197,10 @@ def data_table(manifest: Manifest) -> Table:
         [name, f"{split.documents:,}", f"{split.tokens:,}", f"{split.bytes:,}"]
         for name, split in manifest.splits.items()
     ]
+    cut: Mapping[str, int] = manifest.account.get("cut", {})
+    if cut.get("documents"):
+        what = "cut out: passages of text that models are measured on"
+        rows.append([what, f"{cut['documents']:,}", "", f"{cut['bytes']:,}"])
     dropped: Mapping[str, Mapping[str, int]] = manifest.account.get("dropped", {})
     rows += [
         [f"left out: {reason}", f"{count['documents']:,}", "", f"{count['bytes']:,}"]

@@ -7,6 +7,7 @@ import asyncio
 import logging
 import re
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -100,6 +101,7 @@ class Protocol(HttpToolsProtocol):
         self._part, self._unseen = "body", 0
         self._head_timer = _cancelled(self._head_timer)
         super().on_headers_complete()
+        self.cycle.transport = _SoftlyClosed(self.transport, self._close_softly)  # type: ignore[assignment]
         self._cycles.append(self.cycle)
         if 0 < len(self.pipeline) <= _MOST_PIPELINED:
             self.flow.resume_reading()  # whoever doesn't read can't notice that the client leaves
@@ -131,7 +133,7 @@ class Protocol(HttpToolsProtocol):
         self._stall_timer = _cancelled(self._stall_timer)
         if self.transport.get_write_buffer_size():
             self._watch_reader()
-        if self._part == "body" and not self._cycles and not self.transport.is_closing():
+        if self._part == "body" and not self._cycles and not self._deaf and not self.transport.is_closing():
             self._linger_timer = self.loop.call_later(self.linger_seconds, self._hang_up)
 
     def send_400_response(self, msg: str) -> None:
@@ -163,7 +165,22 @@ class Protocol(HttpToolsProtocol):
             f"Content-Length: {len(body)}\r\nX-Request-Id: {uuid.uuid4().hex}\r\nConnection: close\r\n\r\n"
         )
         self.transport.write(head.encode("ascii") + body)
+        self._hear_no_more()
+
+    def _close_softly(self) -> None:
+        """Hang up after an answer; when its request is still coming, not before the client has seen the answer: a connection that
+        is closed with bytes unread is reset, and the client may lose what was sent."""
+        if self._part == "body" and not self._deaf and not self.transport.is_closing():
+            self._hear_no_more()
+        elif not self._deaf:
+            self.transport.close()
+
+    def _hear_no_more(self) -> None:
+        """All is said: end the answer, throw away what still comes, and hang up before long."""
+        self._deaf = True
+        self.flow.resume_reading()
         self.transport.write_eof()
+        self._linger_timer = _cancelled(self._linger_timer)
         self._linger_timer = self.loop.call_later(self.linger_seconds, self.transport.abort)
 
     def _leave(self) -> None:
@@ -212,6 +229,16 @@ class Protocol(HttpToolsProtocol):
             self.transport.abort()
         elif unsent:
             self._watch_reader()
+
+
+class _SoftlyClosed:
+    """A connection's transport as a request's answer sees it: the protocol decides how it is closed."""
+
+    def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
+        self._transport, self.close = transport, close
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
 
 
 _PHRASES = {400: "Bad Request", 408: "Request Timeout", 431: "Request Header Fields Too Large"}

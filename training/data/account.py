@@ -19,11 +19,13 @@ class Count:
 
 @dataclass
 class Account:
-    """`settings`: what was asked for. `dropped`: by reason, in the order in which the reasons first came up."""
+    """`settings`: what was asked for. `dropped`: by reason, in the order in which the reasons first came up. `cut`: the documents
+    that held-out text was cut out of, and how much of it; their parts are documents of their own afterwards."""
 
     settings: dict[str, Any] = field(default_factory=dict)
     kept: Count = field(default_factory=Count)
     dropped: dict[str, Count] = field(default_factory=dict)
+    cut: Count = field(default_factory=Count)
 
     def drop(self, reason: str, text: str) -> None:
         """Count one document that is left out."""
@@ -34,7 +36,8 @@ class Account:
         lost = sum(count.documents for count in self.dropped.values())
         share = 100 * lost / max(1, lost + self.kept.documents)
         first = f"kept {_say(self.kept)}; left out {lost:,} documents ({share:.1f} %)"
-        return [first, *(f"  {reason}: {_say(count)}" for reason, count in self.dropped.items())]
+        cut = [f"  held-out text cut out of {_say(self.cut)} of it"] if self.cut.documents else []
+        return [first, *cut, *(f"  {reason}: {_say(count)}" for reason, count in self.dropped.items())]
 
 
 def utf8_length(text: str) -> int:

@@ -1,4 +1,4 @@
-"""What of a corpus is left out: documents of the wrong length or kind of characters, and repeats.
+"""What of a corpus is left out: text that models are measured on, documents of the wrong length or kind of characters, repeats.
 
 Documents stream through; what stays in memory is hashes of those kept: some 150 bytes a document for exact repeats, some 2 KB
 for near ones, whatever the documents' length.
@@ -6,14 +6,15 @@ for near ones, whatever the documents' length.
 
 import hashlib
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from typing import Literal
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from training.data.account import Account
+from training.data.account import Account, utf8_length
+from training.data.held_out import held_out
 from training.data.near import NearDuplicates
 from training.data.words import word_blocks
 from training.recipe import Section
@@ -27,6 +28,8 @@ class FilterSettings(Section):
     control and unassigned characters; text decoded wrongly, drawn boxes and formulas have many, prose under 0.01.
     `dedup`: "exact" leaves out a document whose words are those of an earlier one, in order, letter case aside; "near" also one
     that shares at least about `near_threshold` of its runs of five words with an earlier one (Jaccard similarity, estimated).
+    `held_out`: files of text that models are measured on; passages of it are cut out of the documents (training.data.held_out),
+    before all else.
     """
 
     min_chars: int = Field(default=0, ge=0)
@@ -35,6 +38,7 @@ class FilterSettings(Section):
     max_odd: float = Field(default=1.0, ge=0, le=1)
     dedup: Literal["none", "exact", "near"] = "none"
     near_threshold: float = Field(default=0.8, ge=0.3, le=0.99)
+    held_out: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _lengths_leave_room(self) -> "FilterSettings":
@@ -47,14 +51,25 @@ class FilterSettings(Section):
 
 def filtered(documents: Iterable[str], settings: FilterSettings, account: Account) -> Iterator[str]:
     """The documents that `settings` keep, in their order; the first of several alike. `account` gets every document counted."""
-    account.settings = settings.model_dump()
+    account.settings = settings.model_dump(mode="json")
     seen = _Seen(settings)
-    for text in documents:
+    for text in _without_held_out(documents, settings.held_out, account) if settings.held_out else documents:
         if reason := _unfit(text, settings) or seen.repeat(text):
             account.drop(reason, text)
         else:
             account.kept.add(text)
             yield text
+
+
+def _without_held_out(documents: Iterable[str], files: Sequence[str], account: Account) -> Iterator[str]:
+    """The documents, those with held-out text in the parts that are left of them."""
+    known = held_out(files)
+    for text in documents:
+        parts = known.cut(text)
+        if parts != [text]:
+            account.cut.documents += 1
+            account.cut.bytes += utf8_length(text) - sum(map(utf8_length, parts))
+        yield from parts
 
 
 def _unfit(text: str, settings: FilterSettings) -> str | None:

@@ -4,13 +4,12 @@ Rajaraman and Ullman, Mining of Massive Datasets, chapter 3), every match checke
 
 from __future__ import annotations
 
-import hashlib
 from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from training.data.words import word_blocks
+from training.data.words import WordHashes, word_blocks
 from training.errors import DataError
 
 if TYPE_CHECKING:
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 SHINGLE = 5  # words
 _PERMUTATIONS = 128  # the estimated similarity has a standard error of 0.044 at most
 _BLOCK = 512  # shingles sketched at a time: what they are permuted to fits a core's cache
-_KNOWN_WORDS = 1 << 20
 _MIX = np.random.default_rng(0).integers(1 << 63, size=SHINGLE + 1, dtype=np.uint64) * 2 + 1  # odd, so nothing is lost
 
 
@@ -37,7 +35,7 @@ class NearDuplicates:
         self._bands = _bands(threshold)
         self._buckets: dict[int, int] = {}  # hash of a band -> the first document that has it
         self._sketches = bytearray()  # [documents, permutations] uint32
-        self._words = _WordHashes()
+        self._words = WordHashes()
 
     def add(self, text: str) -> bool:
         """Whether the document is unlike all before it; then it counts as one of them from now on."""
@@ -68,17 +66,6 @@ class NearDuplicates:
         if n_words < SHINGLE:  # too short for one shingle: it is one itself
             _update(sketch, np.concatenate([hashes, np.zeros(SHINGLE - len(hashes), np.uint64)]))
         return sketch.hashvalues
-
-
-class _WordHashes(dict[str, int]):
-    """A word -> 64 bits, the same in every process; those met are kept, as long as they aren't too many."""
-
-    def __missing__(self, word: str) -> int:
-        if len(self) >= _KNOWN_WORDS:
-            self.clear()
-        value = int.from_bytes(hashlib.blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
-        self[word] = value
-        return value
 
 
 @cache

@@ -68,7 +68,7 @@ def _checked(settings: PretrainSettings, directory: Path, files: Sequence[Corpus
         "validation_fraction": data.validation_fraction,
         "run.seed": settings.run.seed,
         "the tokenizer": file_sha256(directory / TOKENIZER) if (directory / TOKENIZER).is_file() else None,
-        "data.filters": data.filters.model_dump(),
+        "data.filters": data.filters.model_dump(mode="json"),
         **_asked(settings),
     }
     then = {
@@ -98,6 +98,7 @@ def _asked(settings: PretrainSettings) -> dict[str, Any]:
         "data.tokenizer": None if file is None else file_sha256(file),
         "data.vocab_size": data.vocab_size if file is None and start is None else None,
         "data.field": data.field,
+        "data.filters.held_out": [file_sha256(Path(name)) for name in data.filters.held_out if Path(name).is_file()],
     }
 
 

@@ -111,8 +111,10 @@ async def trickle(writer: asyncio.StreamWriter, piece: bytes) -> None:
 
 async def whole_answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], bytes]:
     """Status, headers and body, up to the end of the connection."""
-    with contextlib.suppress(ConnectionError):
-        data = await reader.read(-1)
+    data = b""
+    with contextlib.suppress(ConnectionError):  # what came before a reset counts
+        while piece := await reader.read(1 << 16):
+            data += piece
     head, _, body = data.partition(b"\r\n\r\n")
     lines = head.decode().split("\r\n")
     headers = dict(line.lower().split(": ", 1) for line in lines[1:])

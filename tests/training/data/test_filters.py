@@ -31,7 +31,7 @@ def test_by_default_all_is_kept_and_counted() -> None:
     kept, account = keep(["a", "", "a", "é"])
     assert kept == ["a", "", "a", "é"]
     assert (account.kept.documents, account.kept.bytes, account.dropped) == (4, 4, {})
-    assert account.settings == FilterSettings().model_dump()
+    assert account.settings == FilterSettings().model_dump(mode="json")
 
 
 def test_each_reason_is_counted_for_itself() -> None:
@@ -116,7 +116,7 @@ def test_a_sketch_does_not_depend_on_blocks_or_the_words_met_before(monkeypatch:
     whole = NearDuplicates(0.8)._sketch(text)
     monkeypatch.setattr(words, "_BLOCK", 100)
     monkeypatch.setattr(near, "_BLOCK", 7)
-    monkeypatch.setattr(near, "_KNOWN_WORDS", 50)
+    monkeypatch.setattr(words, "_KNOWN", 50)
     other = NearDuplicates(0.8)
     other.add(" ".join(prose(4, 500)))
     assert (other._sketch(text) == whole).all()

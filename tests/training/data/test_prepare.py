@@ -67,7 +67,7 @@ def test_shards_that_do_not_say_what_was_asked_for_are_made_again(tmp_path: Path
     content = json.loads(path.read_text())
     del content["asked"]
     path.write_text(json.dumps(content))
-    with pytest.raises(ConfigError, match=r"data\.field changed\); delete it"):
+    with pytest.raises(ConfigError, match=r"data\.field, data\.filters\.held_out changed\); delete it"):
         prepare_data(settings(corpus), tmp_path / "data")
 
 
