@@ -19,8 +19,8 @@ from training.evaluate.scoring import Request
 from training.evaluate.subject import Options, Subject, drawn, nothing_left
 from training.templates import Templates, choose_templates
 
-MATCH, F1, ROUGE = "exact match", "token F1", "ROUGE-L"
-_SHOWN = 3
+MATCH, F1, ROUGE, ENDED = "exact match", "token F1", "ROUGE-L", "ended by itself"
+_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ class _Asked:
 
 
 def evaluate_answers(subject: Subject, path: Path | str, options: Options) -> Result:
-    """Loss of the reference answers, and overlap of greedy answers with them, over all turns of the rows."""
+    """Loss of the reference answers, overlap of greedy answers with them, and how many of those end by themselves, over all turns
+    of the rows. `details` has some requests with both answers, drawn by the seed."""
     model, scorer = subject.language_model, subject.scorer()
     turns, notes = read_turns(path, options)
     chosen = drawn(turns, options)
@@ -54,6 +55,10 @@ def evaluate_answers(subject: Subject, path: Path | str, options: Options) -> Re
     prompts = [a.prompt[-(context - options.max_tokens) :] for a in asked]
     written = greedy_answers(model, prompts, options.max_tokens, bf16=subject.bf16)
     answers = [_text(subject, ids, a.stops) for ids, a in zip(written, asked, strict=True)]
+    ended = [
+        len(ids) < min(options.max_tokens, context - len(prompt)) or _stopped(subject, ids, a.stops)
+        for ids, prompt, a in zip(written, prompts, asked, strict=True)
+    ]
     references = [_text(subject, a.reference) for a in asked]
     figures = [
         Figure(
@@ -63,13 +68,19 @@ def evaluate_answers(subject: Subject, path: Path | str, options: Options) -> Re
             "template that serving uses; the prompts' tokens are not counted",
         ),
         *overlap_figures(answers, references, options.max_tokens),
+        share_figure(
+            ENDED,
+            ended,
+            f"the answer has an end token within its {options.max_tokens} tokens, or, of a model without a template, what ends its "
+            "answers when it is served",
+        ),
     ]
     total = len(turns) - (len(chosen) - len(asked))  # those known to be too long are none that a limit leaves out
     result = Result("answers", str(path), len(asked), total, "answers", figures, notes=notes)
     result.baselines.append(_lead(asked, references))
     result.details["examples"] = [
-        {"request": a.turn.request.shown, "reference": reference, "answer": answer}
-        for a, reference, answer in list(zip(asked, references, answers, strict=True))[:_SHOWN]
+        {"request": asked[i].turn.request.shown, "reference": references[i], "answer": answers[i]}
+        for i in sorted(np.random.default_rng(options.seed).permutation(len(asked))[:_SHOWN].tolist())
     ]
     return result
 
@@ -182,6 +193,12 @@ def _stops(templates: Templates, turn: Turn) -> Sequence[str]:
     if isinstance(turn.request, Instruction):
         return templates.instruction.stops
     return templates.chat.stops if isinstance(turn.request, Chat) else ()
+
+
+def _stopped(subject: Subject, ids: Sequence[int], stops: Sequence[str]) -> bool:
+    """Whether one of `stops` is in what was written."""
+    text = subject.tokenizer.decode(ids, skip_special=True)
+    return any(stop in text for stop in stops)
 
 
 def _text(subject: Subject, ids: Sequence[int], stops: Sequence[str] = ()) -> str:

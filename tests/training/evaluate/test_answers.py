@@ -139,6 +139,31 @@ def test_a_models_own_template_is_used_and_cuts_nothing(
     assert result.details["examples"][0]["answer"] == text
 
 
+@pytest.mark.parametrize(("written", "share"), [("Red", 1.0), ("Red " * 8, 0.0), ("Red.\n\n###" + "x" * 30, 0.0)])
+def test_an_answer_that_fills_its_room_did_not_end_by_itself(
+    subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str, share: float
+) -> None:
+    ids = subject.tokenizer.encode(written)[:8]
+    monkeypatch.setattr("training.evaluate.answers.greedy_answers", lambda *_, **__: [ids])
+    result = evaluate_answers(subject, write(tmp_path / "a.jsonl", ROWS[:1]), Options(max_tokens=8))
+    assert result.figure("ended by itself").value == share
+    stopped = subject.tokenizer.encode("A.\n\n### In")
+    monkeypatch.setattr("training.evaluate.answers.greedy_answers", lambda *_, **__: [stopped])
+    result = evaluate_answers(subject, write(tmp_path / "a.jsonl", ROWS[:1]), Options(max_tokens=len(stopped)))
+    assert result.figure("ended by itself").value == 1.0
+
+
+def test_the_answers_shown_are_drawn_by_the_seed(subject: Subject, tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", [{"instruction": f"Number {i}.", "output": str(i)} for i in range(30)])
+    shown = [
+        [int(example["reference"]) for example in result.details["examples"]]
+        for result in (evaluate_answers(subject, path, Options(max_tokens=1, seed=seed)) for seed in (0, 0, 1))
+    ]
+    assert shown[0] == shown[1] != shown[2]
+    assert len(shown[0]) == 5
+    assert shown[0] == sorted(shown[0])
+
+
 def test_rows_without_an_answer_and_columns_of_other_names(subject: Subject, tmp_path: Path) -> None:
     rows = [{"question": "Name a colour.", "answer": "Red."}, {"question": "Name two.", "answer": " "}]
     path, names = write(tmp_path / "a.jsonl", rows), (("instruction", "question"), ("output", "answer"))
