@@ -5,10 +5,12 @@ import re
 from pathlib import Path
 
 from model.errors import ConfigError
+from model.files import read_json
+from model.hub import own_adapters
 
 NAME_RULE = "letters, digits, '.', '_' and '-', the first a letter or a digit, at most 128"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_CONFIG = "adapter_config.json"
+_CONFIG, _LABELS = "adapter_config.json", "labels.json"
 
 logger = logging.getLogger(__name__)
 
@@ -16,6 +18,18 @@ logger = logging.getLogger(__name__)
 def is_adapter_name(name: str) -> bool:
     """Whether an adapter can be called so: nothing that could be a path."""
     return _NAME.fullmatch(name) is not None
+
+
+def adapters_folder(given: Path | None, model: Path) -> Path | None:
+    """Where adapters come from: the folder that the settings name, else the one that the model directory carries, if any."""
+    return own_adapters(model) if given is None else given
+
+
+def classifies(adapter: Path) -> bool:
+    """Whether the adapter in a directory gives labels, as far as its texts tell without the weights. CheckpointError for a
+    configuration that can't be read."""
+    task = read_json(adapter / _CONFIG).get("task_type")
+    return task == "SEQ_CLS" or (task is None and (adapter / _LABELS).is_file())
 
 
 def adapters_in(folder: Path) -> dict[str, Path]:

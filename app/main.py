@@ -15,7 +15,7 @@ import uvicorn
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
-from app.adapters import adapters_to_load
+from app.adapters import adapters_folder, adapters_to_load
 from app.api import adapters, chat, classify, completions, docs, embeddings, generate, instruct, openai, ops, tokens
 from app.engine.client import EngineClient
 from app.engine.messages import EngineFailed, EngineLimits, EngineSpec
@@ -112,7 +112,7 @@ def serve(settings: Settings) -> int:
     configure_logging(settings.log_level, settings.log_format)
     raise_file_limit()
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    engine = EngineClient(_engine_spec(settings), _engine_limits(settings))
+    engine = EngineClient(engine_spec(settings), _engine_limits(settings))
     app = create_app(settings, engine)
     listener = _listen(settings.host, settings.port)
     config = uvicorn.Config(
@@ -154,6 +154,9 @@ class _Server(uvicorn.Server):
         address = listener.getsockname()
         host = f"[{address[0]}]" if ":" in address[0] else address[0]
         logger.info("serving %s on http://%s:%d", self._service.model_name, host, address[1])
+        adapters = self._engine.spec.adapters
+        if adapters:
+            logger.info("with the adapters %s of %s", ", ".join(sorted(adapters)), self._service.adapters_folder)
         watch = asyncio.create_task(self._watch_engine())
         await self.serve(sockets=[listener])
         if self.force_exit:
@@ -198,10 +201,14 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-def _engine_spec(settings: Settings) -> EngineSpec:
+def engine_spec(settings: Settings) -> EngineSpec:
+    """What the engine is to load. CheckpointError when there is no such model, ConfigError when there is no such folder of
+    adapters."""
     names = set(EngineSpec.__struct_fields__) & set(Settings.model_fields)
     values = {name: getattr(settings, name) for name in names}
-    values |= {"model": str(resolve_model(settings.model)), "adapters": adapters_to_load(settings.adapters_dir)}
+    directory = resolve_model(settings.model)
+    folder = adapters_folder(settings.adapters_dir, directory)
+    values |= {"model": str(directory), "adapters": adapters_to_load(folder)}
     return EngineSpec(**values)
 
 

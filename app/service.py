@@ -3,10 +3,11 @@
 import asyncio
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 from typing import TypeVar
 
+from app.adapters import adapters_folder, classifies
 from app.engine.client import EngineClient
 from app.engine.messages import Grammar, InvalidRequest
 from app.engine.stream import GenerationStream
@@ -18,7 +19,7 @@ from app.metrics import Metrics
 from app.retry import retry_seconds
 from app.schemas.common import SamplingFields
 from app.settings import Settings
-from app.templates import Templates
+from app.templates import Templates, tuned_adapter
 from model.architectures import read_config
 from model.errors import ConfigError, TokenizerError
 from model.sampling_params import derive_seed
@@ -50,12 +51,13 @@ class Service:
 
     def __init__(self, settings: Settings, engine: EngineClient) -> None:
         """Raises CheckpointError for a directory without a usable config.json, ConfigError for an impossible context,
-        PromptError or TokenizerError for templates that can't be read."""
+        names that mean nothing or too much, PromptError or TokenizerError for templates that can't be read."""
         self.settings = settings
         self.engine = engine
         self.label_biases = BiasCache()
         self.gate = Gate()
         self.directory = Path(engine.spec.model)
+        self.adapters_folder = adapters_folder(settings.adapters_dir, self.directory)
         self.config = read_config(self.directory)
         if self.context > self.config.context_length:
             raise ConfigError(f"context: the model has {self.config.context_length} positions, not {self.context}")
@@ -86,6 +88,17 @@ class Service:
             if model != self.model_name and model not in adapters:
                 there = ", ".join(sorted({self.model_name, *adapters}))
                 raise ConfigError(f"aliases: {name} means {model}, which is not here; the models are: {there}")
+        chosen = self.settings.chat_model
+        if chosen is not None:
+            self._check_chat_model(chosen, {self.model_name, *adapters, *aliases})
+
+    def _check_chat_model(self, chosen: str, there: Set[str]) -> None:
+        """ConfigError unless it is one of those and generates."""
+        if chosen not in there:
+            raise ConfigError(f"chat_model: {chosen} is not here; the models are: {', '.join(sorted(there))}")
+        path = self.engine.spec.adapters.get(self.settings.aliases.get(chosen, chosen))
+        if self.config.labels or (path is not None and classifies(Path(path))):
+            raise ConfigError(f"chat_model: {chosen} is a classifier, which can't generate; choose a model that does")
 
     def templates(self, target: Target) -> Templates:
         """The prompt templates of a model: an adapter's may differ from its base's."""
@@ -117,13 +130,29 @@ class Service:
         adapters = {
             name: Target(name, name, tuple(labels), self.model_name) for name, labels in self.engine.adapters.items()
         }
-        named = {**adapters, base.name: base}
+        named = {base.name: base, **adapters}
         aliases = {
             name: dataclasses.replace(named[model], name=name, parent=model)
             for name, model in self.settings.aliases.items()
             if model in named  # an adapter may have been unloaded
         }
-        return {**aliases, **named}
+        # The model first: many a client takes the first that is listed.
+        return named | {name: target for name, target in aliases.items() if name not in named}
+
+    @property
+    def classifiers(self) -> list[str]:
+        """Names of the adapters that classify now."""
+        return sorted(name for name, labels in self.engine.adapters.items() if labels)
+
+    @property
+    def chat_model(self) -> str:
+        """Name of the model that answers conversations and instructions where a request names none."""
+        chosen, there = self.settings.chat_model, self.engine.adapters
+        if chosen is not None and chosen in self.targets:
+            return chosen
+        base = self._templates[None]
+        generating = {name: self._templates.get(name, base) for name, labels in there.items() if not labels}
+        return tuned_adapter(base, generating) or self.model_name
 
     def resolve_model(self, name: str | None) -> Target:
         """The model that a request means. ApiError 404, which lists the names there are."""

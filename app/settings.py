@@ -40,7 +40,15 @@ class Settings(BaseSettings):
     adapters_dir: Path | None = Field(
         None,
         description="Folder with a LoRA adapter (PEFT's layout) in each directory: all are loaded at the start under their "
-        "directories' names, and only from here requests can load more.",
+        "directories' names, and only from here requests can load more. By default the folder `adapters` in the model's "
+        "directory, if there is one; an empty folder means none.",
+    )
+    chat_model: str | None = Field(
+        None,
+        min_length=1,
+        description="Which model answers conversations and instructions that name none: the model, an adapter or an alias. By "
+        "default, and while that adapter is unloaded: the model if it has prompt templates of its own, else the one adapter "
+        "that has, else the model.",
     )
     aliases: Annotated[dict[str, str], NoDecode] = Field(
         {},

@@ -23,7 +23,7 @@ from model.derived import save_texts, save_weights
 from model.errors import CheckpointError, ConfigError
 from model.files import read_json, staged_directory, write_json
 from model.gpt import GPT, SequenceClassifier
-from model.hub import resolve_model
+from model.hub import carrier, resolve_model
 from model.lora import LoraConfig, LowRank, Projection, add_pair, lora_pairs, merge_lora, projections
 from model.tokenizer import Tokenizer
 
@@ -163,11 +163,13 @@ def read_adapter(config: ModelConfig, directory: Path | str) -> AdapterWeights:
 def load_with_adapter(
     directory: Path | str, base: str | None = None, *, dtype: torch.dtype = torch.float32
 ) -> tuple[GPT | SequenceClassifier, Path]:
-    """The adapter in `directory` on its base (`base`: a model's name or directory, where it isn't the one that the adapter
-    names), in evaluation mode, and the base's directory. Errors as `load_adapter` and `load_model`."""
+    """The adapter in `directory` on its base (`base`: a model's name or directory, where it isn't the model that carries the
+    adapter, else the one that it names), in evaluation mode, and the base's directory. Errors as `load_adapter` and
+    `load_model`."""
     directory = Path(directory)
     fields = read_adapter_config(directory)
-    name = base or fields.get("base_model_name_or_path")
+    owner = carrier(directory)
+    name = base or (str(owner) if owner else fields.get("base_model_name_or_path"))
     if not isinstance(name, str) or not name:
         raise CheckpointError(f"{directory / ADAPTER_CONFIG}: base_model_name_or_path is missing; name the base model")
     where = resolve_model(name)

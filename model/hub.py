@@ -3,6 +3,8 @@
 A pulled model lies under the models directory ($HOMEGROWN_MODELS, else ~/.cache/homegrown/models) as OWNER/NAME, with
 `homegrown.json` recording the commit it is. It appears there when it is complete; until then its files lie in a hidden
 directory beside it, from which an interrupted pull goes on.
+
+A model directory may carry LoRA adapters: PEFT directories in its own folder `adapters`, each called by its directory's name.
 """
 
 import os
@@ -24,12 +26,18 @@ ALIASES = {
     "distilgpt2": "distilbert/distilgpt2",
 }
 RECORD = "homegrown.json"
+ADAPTERS = "adapters"
 BUNDLED = Path(__file__).resolve().parents[1] / "checkpoints"
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _BESIDE_WEIGHTS = (
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt",
-    "special_tokens_map.json", "chat_template.jinja", "README.md", "LICENSE",
+    "special_tokens_map.json", "chat_template.jinja", "instruction_template.jinja", "README.md", "LICENSE",
 )  # fmt: skip
+_OF_ADAPTER = (
+    "adapter_config.json", "adapter_model.safetensors", "labels.json", "chat_template.jinja", "instruction_template.jinja",
+    "tokenizer.json", "tokenizer_config.json", "README.md", "LICENSE",
+)  # fmt: skip
+_ADAPTER_WEIGHTS = re.compile(rf"{ADAPTERS}/([A-Za-z0-9][A-Za-z0-9._-]*)/adapter_model\.safetensors")
 
 
 def models_directory() -> Path:
@@ -46,6 +54,8 @@ def resolve_model(name: str) -> Path:
     for directory in (Path(name), BUNDLED / name, _place(ALIASES.get(name, name))):
         if directory.is_dir() and (directory / "config.json").is_file():
             return directory
+    if (Path(name) / "adapter_config.json").is_file():
+        raise CheckpointError(f"{name}: is an adapter; name the model that it is for, and the adapter beside it")
     if Path(name).is_dir():
         raise CheckpointError(f"{name}: holds no config.json; a model directory needs it")
     if name in ALIASES or _REPOSITORY.fullmatch(name):
@@ -53,11 +63,24 @@ def resolve_model(name: str) -> Path:
     raise CheckpointError(f"there is no model {name!r}; name a directory or one of: {', '.join(_available())}")
 
 
+def own_adapters(model: Path) -> Path | None:
+    """The folder of the adapters that a model directory carries; None when it has no such folder."""
+    folder = model / ADAPTERS
+    return folder if folder.is_dir() else None
+
+
+def carrier(adapter: Path) -> Path | None:
+    """The model directory that carries the adapter in directory `adapter`; None when it lies anywhere else."""
+    folder = adapter.resolve().parent
+    return folder.parent if folder.name == ADAPTERS and (folder.parent / "config.json").is_file() else None
+
+
 def pull(name: str, *, revision: str | None = None, offline: bool = False) -> Path:
     """Fetch a model by alias or Hub id, with a progress bar, and return its directory; one that is there already stays.
 
     `revision`: a commit, tag or branch; the commit that it means is recorded. `offline` (or HF_HUB_OFFLINE) only looks at what
-    was pulled before. Only safetensors are fetched. CheckpointError says in one line what can't be had and why.
+    was pulled before. Only safetensors are fetched. Adapters that the model carries come with it; those that were added here stay
+    when another commit takes its place. CheckpointError says in one line what can't be had and why.
     """
     from huggingface_hub import constants
 
@@ -65,7 +88,8 @@ def pull(name: str, *, revision: str | None = None, offline: bool = False) -> Pa
     if not _REPOSITORY.fullmatch(repository):
         raise CheckpointError(f"{name!r} is no Hub id like owner/name, nor one of {', '.join(ALIASES)}")
     target = _place(repository)
-    have = read_json(target / RECORD).get("revision") if (target / RECORD).is_file() else None
+    record = read_json(target / RECORD) if (target / RECORD).is_file() else {}
+    have = record.get("revision")
     if offline or constants.HF_HUB_OFFLINE:
         if have is None:
             raise CheckpointError(f"{repository} was not pulled before, and offline mode forbids to fetch it")
@@ -85,8 +109,11 @@ def pull(name: str, *, revision: str | None = None, offline: bool = False) -> Pa
         shutil.rmtree(stage)
         raise CheckpointError(f"{repository}: {error}") from None
     _fetch(repository, commit, files, stage)
-    write_json(stage / RECORD, {"repository": repository, "revision": commit})
+    brought = sorted({match[1] for name in files if (match := _ADAPTER_WEIGHTS.fullmatch(name))})
+    about = {"repository": repository, "revision": commit}
+    write_json(stage / RECORD, {**about, "adapters": brought} if brought else about)
     if target.exists():
+        _keep_adapters(target, stage, set(record.get("adapters", ())))
         shutil.rmtree(target)
     stage.replace(target)
     return target
@@ -105,7 +132,24 @@ def _look_up(repository: str, revision: str | None) -> tuple[str, list[str]]:
             f"{repository}: has no safetensors weights; pickle files can run code and are never fetched. Look for a revision "
             "or a copy with model.safetensors"
         )
-    return str(info.sha), [*(name for name in _BESIDE_WEIGHTS if name in names), *weights]
+    texts = [name for name in _BESIDE_WEIGHTS if name in names]
+    return str(info.sha), [*texts, *_adapter_files(names), *weights]
+
+
+def _adapter_files(names: set[str]) -> list[str]:
+    """The files of the adapters that a repository carries, of those whose weights are safetensors."""
+    found = [name.rpartition("/")[0] for name in sorted(names) if _ADAPTER_WEIGHTS.fullmatch(name)]
+    whole = [directory for directory in found if f"{directory}/{_OF_ADAPTER[0]}" in names]
+    return [path for directory in whole for name in _OF_ADAPTER if (path := f"{directory}/{name}") in names]
+
+
+def _keep_adapters(old: Path, new: Path, pulled: set[str]) -> None:
+    """Move the adapters that somebody put into the old directory into the new one: all but those that were pulled with it."""
+    for directory in (old / ADAPTERS).glob("*/"):
+        kept = new / ADAPTERS / directory.name
+        if directory.name not in pulled and not kept.exists():
+            kept.parent.mkdir(exist_ok=True)
+            directory.replace(kept)
 
 
 def _shards(names: set[str]) -> list[str]:
@@ -128,6 +172,7 @@ def _fetch(repository: str, commit: str, files: Sequence[str], stage: Path) -> N
         path, part = stage / name, stage / f"{name}.part"
         if path.is_file():
             continue
+        path.parent.mkdir(parents=True, exist_ok=True)
         url = hf_hub_url(repository, name, revision=commit)
         with _explained(repository, commit), part.open("ab") as file:
             facts = get_hf_file_metadata(url)

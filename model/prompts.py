@@ -74,6 +74,7 @@ class PromptTemplate:
 
     plain: the checkpoint has none, so this is PLAIN_CHAT_TEMPLATE.
     stops: texts that end an answer under a template whose model doesn't know when to end; empty for a chat model.
+    tokens: what `bos_token`, `eos_token` and so on mean in the template.
     """
 
     def __init__(self, text: str, *, tokens: Mapping[str, str] | None = None, source: str = CHAT_TEMPLATE_FILE) -> None:
@@ -82,22 +83,22 @@ class PromptTemplate:
         self.text = text
         self.plain = text == PLAIN_CHAT_TEMPLATE
         self.stops = PLAIN_STOPS if self.plain else ()
-        self._tokens = dict(tokens or {})
+        self.tokens = dict(tokens or {})
         self._template = _compile(text, source)
 
     @classmethod
-    def from_directory(cls, directory: Path | str) -> Self:
+    def from_directory(cls, directory: Path | str, tokens: Mapping[str, str] | None = None) -> Self:
         """The template of a model directory: `chat_template.jinja`, else `chat_template` in tokenizer_config.json, else
-        the plain one."""
+        the plain one. `tokens`: those that tokenizer_config.json doesn't name."""
         directory = Path(directory)
         path = directory / "tokenizer_config.json"
         config = read_json(path, TokenizerError) if path.is_file() else {}
-        tokens = {name: text for name in _TOKEN_NAMES if (text := _token_text(config.get(name))) is not None}
+        named = {name: text for name in _TOKEN_NAMES if (text := _token_text(config.get(name))) is not None}
         if (directory / CHAT_TEMPLATE_FILE).is_file():
             text, source = _read_text(directory / CHAT_TEMPLATE_FILE), directory / CHAT_TEMPLATE_FILE
         else:
             text, source = _default_template(config.get("chat_template"), path) or PLAIN_CHAT_TEMPLATE, path
-        return cls(text, tokens=tokens, source=str(source))
+        return cls(text, tokens={**(tokens or {}), **named}, source=str(source))
 
     def render(
         self,
@@ -149,7 +150,7 @@ class PromptTemplate:
 
     def _fill(self, messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
         return self._template.render(
-            **self._tokens, messages=messages, tools=None, documents=None, add_generation_prompt=add_generation_prompt
+            **self.tokens, messages=messages, tools=None, documents=None, add_generation_prompt=add_generation_prompt
         )
 
 

@@ -68,9 +68,10 @@ async def _unload(service: Service, name: str) -> AdapterDeleted:
 
 def _find(service: Service, name: str) -> Path:
     """The adapter's directory. ApiError when there is no folder, or nothing of that name in it."""
-    folder = service.settings.adapters_dir
+    folder = service.adapters_folder
     if folder is None:
-        raise invalid("name: this server has no folder of adapters; it must be started with adapters_dir", "name")
+        why = "it must be started with adapters_dir, or with a model that carries some"
+        raise invalid(f"name: this server has no folder of adapters; {why}", "name")
     try:
         found = adapters_in(folder)
     except OSError:

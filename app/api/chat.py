@@ -33,7 +33,7 @@ async def create_chat_completion(body: ChatRequest, request: Request) -> Respons
     """Answer a conversation, whole or streamed. A model without a chat template of its own is given the conversation as a
     transcript of paragraphs that begin with "User:", "Assistant:" and "System:"; the next such beginning ends its answer."""
     service = get_service(request)
-    target = service.resolve_generator(body.model)
+    target = service.resolve_generator(service.chat_model if body.model is None else body.model)
     service.engine.check_available()
     templates = service.templates(target)
     prompt = await encode_messages(service, body, templates)

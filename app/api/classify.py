@@ -29,6 +29,7 @@ from model.errors import ContextLengthError
 from model.sampling_params import SamplingParams
 
 _GREEDY = SamplingParams(temperature=0.0)
+_OF_LIKELIHOOD = {"labels", "examples", "template"}  # fields that a language model takes, and no classifier
 
 router = APIRouter(route_class=JSONRoute, tags=["classify"])
 
@@ -46,8 +47,8 @@ class _Answer:
 async def classify(body: ClassifyRequest, request: Request) -> Response:
     """Label texts, with the probability of each label."""
     service = get_service(request)
-    target = service.resolve_model(body.model)
-    labels = _labels(body, target)
+    target = _target(service, body)
+    labels = _labels(body, target, service.classifiers)
     service.engine.check_available()
     by = _by_head if target.classifies else _by_likelihood
     answers = await by(request, service, target, body)
@@ -64,15 +65,26 @@ async def classify(body: ClassifyRequest, request: Request) -> Response:
     return Response(msgspec.json.encode(fields), media_type="application/json")
 
 
-def _labels(body: ClassifyRequest, target: Target) -> Sequence[str]:
+def _target(service: Service, body: ClassifyRequest) -> Target:
+    """The model that labels. A request that names neither a model nor what a language model needs means the one classifier that
+    there is, where the served model is none. ApiError 404 for an unknown name."""
+    target = service.resolve_model(body.model)
+    if body.model is not None or target.classifies or not _OF_LIKELIHOOD.isdisjoint(body.model_fields_set):
+        return target
+    classifiers = service.classifiers
+    return service.resolve_model(classifiers[0]) if len(classifiers) == 1 else target
+
+
+def _labels(body: ClassifyRequest, target: Target, classifiers: Sequence[str]) -> Sequence[str]:
     """The labels to choose from. ApiError 400 when the fields don't fit the kind of model."""
     if target.classifies:
-        for name in ("labels", "examples", "template"):
-            if name in body.model_fields_set:
-                raise invalid(f"{name}: {target.name} is a classifier with labels of its own; leave {name} out", name)
+        for name in sorted(_OF_LIKELIHOOD & body.model_fields_set):
+            raise invalid(f"{name}: {target.name} is a classifier with labels of its own; leave {name} out", name)
         return target.labels
     if body.labels is None:
-        raise invalid(f"labels: {target.name} is a language model; name the labels that it is to choose from", "labels")
+        other = f", or ask one of the classifiers by `model`: {', '.join(classifiers)}" if classifiers else ""
+        why = f"{target.name} is a language model; name the labels that it is to choose from{other}"
+        raise invalid(f"labels: {why}", "labels")
     return body.labels
 
 

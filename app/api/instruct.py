@@ -18,7 +18,7 @@ router = APIRouter(route_class=JSONRoute, tags=["generate"])
 async def instruct(body: InstructRequest, request: Request) -> Response:
     """Follow an instruction, the answer whole or streamed."""
     service = get_service(request)
-    target = service.resolve_generator(body.model)
+    target = service.resolve_generator(service.chat_model if body.model is None else body.model)
     service.engine.check_available()
     templates, tokenizer = service.templates(target), service.engine.tokenizer
     template = templates.instruction

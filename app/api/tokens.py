@@ -27,10 +27,11 @@ router = APIRouter(route_class=JSONRoute, tags=["tokens"])
 async def tokenize(body: TokenizeRequest, request: Request) -> Response:
     """Token ids of a text or of chat messages. Nothing is cut: there may be more than the context has room for."""
     service = get_service(request)
-    target = service.resolve_model(body.model)
     if isinstance(body, TokenizeChat):
+        target = service.resolve_model(service.chat_model if body.model is None else body.model)
         ids = await encode_messages(service, body, service.templates(target))
     else:
+        service.resolve_model(body.model)
         ids = await _prompt_ids(service, body)
     content = await service.off_loop(lambda: _render(service, ids, body), len(ids))
     return Response(content, media_type="application/json")

@@ -109,7 +109,7 @@ class Adapters:
         adapter = self._named[name]
         error = adapter.reading.exception()  # waits
         if isinstance(error, HomegrownError):
-            raise AdapterError(f"adapter {name}: {error}")
+            raise AdapterError(f"adapter {name}: {error}; replace it, or take its directory away")
         self.poll()
         if adapter.error is not None:
             raise AdapterError(adapter.error)

@@ -10,6 +10,7 @@ from typing import Any, Self, TypeVar
 
 from tqdm import tqdm
 
+from app.adapters import adapters_folder, adapters_to_load
 from app.engine.checks import check_fits, check_ids, token_ids
 from app.engine.client import EngineClient
 from app.engine.local import WorkerThread
@@ -66,7 +67,8 @@ class Engine:
             for answer in engine.generate(["Once upon a time", "The sea"], max_tokens=40, progress=True):
                 print(answer.text)
 
-    `model` is a bundled or pulled model's name, a Hub id or a model directory; the keyword arguments are EngineSpec's. With
+    `model` is a bundled or pulled model's name, a Hub id or a model directory; the keyword arguments are EngineSpec's. The
+    adapters in the model's own folder `adapters` are loaded under their names, as by the server, unless `adapters` says which. With
     `process` the engine runs in a process of its own, as it does under the server, and with as many threads; else `threads` is
     by default all processors. Raises HomegrownError with one line when the model can't be loaded; all methods
     raise RuntimeError once the engine is closed.
@@ -76,8 +78,11 @@ class Engine:
         launch: Callable[[EngineSpec], Worker] = WorkerProcess if process else WorkerThread
         if not process and spec.get("threads") is None:
             spec["threads"] = available_cpus()  # there is no server that wants one
+        directory = resolve_model(str(model))
+        if spec.get("adapters") is None:
+            spec["adapters"] = adapters_to_load(adapters_folder(None, directory))
         limits = EngineLimits(max_queue=1 << 20, max_queue_wait=_FOREVER, request_timeout=_FOREVER)
-        self._client = EngineClient(EngineSpec(model=str(resolve_model(str(model))), **spec), limits, launch=launch)
+        self._client = EngineClient(EngineSpec(model=str(directory), **spec), limits, launch=launch)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="engine-client", daemon=True)
         self._thread.start()

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BaseModel, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from app.schemas.common import RequestBody
+from app.schemas.common import CHAT_MODEL, RequestBody
 from app.schemas.formats import FormatFields
 from app.schemas.openai import OpenAIFields, OpenAIUsage
 
@@ -115,6 +115,7 @@ class ChatRequest(OpenAIFields, FormatFields, MessagesFields):
         "documents": ([],),
     }
 
+    model: str | None = Field(None, description=CHAT_MODEL)
     max_tokens: int | None = Field(
         None,
         ge=0,

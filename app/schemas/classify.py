@@ -31,7 +31,11 @@ class ClassifyRequest(RequestBody):
         "around a text don't count, nothing written in it counts as a special token, and what the context has no room for is "
         "cut from its end."
     )
-    model: str | None = Field(None, description="A name from /v1/models; by default the served model.")
+    model: str | None = Field(
+        None,
+        description="A name from /v1/models; by default the served model, or, where that generates and no labels are given, "
+        "the one classifier that there is.",
+    )
     labels: list[str] | None = Field(
         None,
         min_length=2,

@@ -9,6 +9,7 @@ from pydantic_core import PydanticCustomError
 from model.sampling_params import INT32_MAX, SamplingParams
 
 MAX_STOPS = 4
+CHAT_MODEL = "A name from /v1/models; by default the server's model for instructions and conversations."
 _INT64 = 2**63
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BaseModel, Discriminator, Field, Tag
 
 from app.schemas.chat import MessagesFields
-from app.schemas.common import RequestBody
+from app.schemas.common import CHAT_MODEL, RequestBody
 
 
 class TokenizeFields(RequestBody):
@@ -30,6 +30,8 @@ class TokenizeChat(MessagesFields, TokenizeFields):
     """Messages as /v1/chat/completions reads them, in the model's template."""
 
     unsupported: ClassVar[Mapping[str, tuple[Any, ...]]] = {"prompt": (), "add_special_tokens": (False,)}
+
+    model: str | None = Field(None, description=CHAT_MODEL)
 
 
 def _form(value: Any) -> str:

@@ -90,7 +90,8 @@ class _Handler(BaseHTTPRequestHandler):
             ]
             self._json(200, rows)
         else:
-            files = [{"rfilename": path.name} for path in sorted(directory.iterdir())]
+            paths = sorted(path for path in directory.rglob("*") if path.is_file())
+            files = [{"rfilename": str(path.relative_to(directory))} for path in paths]
             self._json(
                 200, {"id": repository, "modelId": repository, "sha": COMMIT, "siblings": files, "private": False}
             )
@@ -197,6 +198,38 @@ def test_an_alias_is_pulled_checked_and_recorded(hub: Hub, tmp_path: Path, monke
     hub.requests.clear()
     assert pull(models, "gpt2", endpoint=hub.url).returncode == 0  # the same commit: nothing is fetched again
     assert all("/resolve/" not in path for _, path, _ in hub.requests)
+
+
+def test_adapters_that_a_model_carries_come_with_it_and_those_added_here_stay(hub: Hub, tmp_path: Path) -> None:
+    def put(folder: Path, **adapters: tuple[str, ...]) -> None:
+        for name, files in adapters.items():
+            (folder / name).mkdir(parents=True)
+            for file in files:
+                (folder / name / file).write_text(f'{{"of": "{name}"}}')
+
+    both, models = ("adapter_config.json", "adapter_model.safetensors"), tmp_path / "models"
+    theirs = hub.repositories["openai-community/gpt2"] / "adapters"
+    put(
+        theirs,
+        good=(*both, "labels.json", "run.sh"),
+        pickled=("adapter_config.json", "adapter_model.bin"),
+        bare=both[1:],
+    )
+    put(theirs / "good", deeper=both)
+    assert pull(models, "gpt2", endpoint=hub.url).returncode == 0
+    ours = models / "openai-community" / "gpt2" / "adapters"
+    assert everything(ours) == [f"good/{name}" for name in sorted((*both, "labels.json"))]
+
+    put(ours, mine=both)
+    record = json.loads((ours.parent / "homegrown.json").read_text())
+    assert record["adapters"] == ["good"]
+    (ours.parent / "homegrown.json").write_text(
+        json.dumps(record | {"revision": "4" * 40})
+    )  # so there is a newer commit
+    (theirs / "good").rename(theirs / "better")
+    assert pull(models, "gpt2", endpoint=hub.url).returncode == 0
+    assert {path.name for path in ours.iterdir()} == {"better", "mine"}
+    assert (ours / "mine" / both[0]).read_text() == '{"of": "mine"}'
 
 
 def test_a_terminal_shows_a_progress_bar(hub: Hub, tmp_path: Path) -> None:
