@@ -1,5 +1,8 @@
 # make serve: set everything up and serve the bundled model on http://127.0.0.1:8000
 # make test:  set everything up and run the checks and the fast tests
+# make models: pretrain, tune and measure the bundled models anew, put them into checkpoints/ and write docs/models.md. Many hours;
+#              stopped at any moment, it goes on where it was. DATA: the texts; WORK: where the runs lie; STRONGER: a directory of
+#              other open weights to measure beside them. ARGS=--dry-run prints every command, ARGS="--only STEP" does one.
 # Everything goes into .venv; needs Python 3.11+ and, for the set-up alone, a network.
 
 PYTHON ?= python3
@@ -15,7 +18,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # The kernels are compiled when the package is installed: again when one of their sources has changed.
 BUILT_FROM := pyproject.toml setup.py $(wildcard model/native/src/*)
 
-.PHONY: serve test test-slow lint format clean
+DATA ?= ../shared/data
+WORK ?= runs/models
+
+.PHONY: serve test test-slow lint format models clean
 
 serve: $(VENV)/.installed
 	$(BIN)/homegrown serve $(ARGS)
@@ -35,6 +41,9 @@ lint: $(VENV)/.installed-dev
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+models: $(VENV)/.installed-dev
+	$(BIN)/python -m training.models --data "$(DATA)" --work "$(WORK)" $(if $(STRONGER),--stronger "$(STRONGER)") $(ARGS)
 
 $(VENV)/.torch:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Homegrown needs Python 3.11 or newer: make PYTHON=python3.12 ...")'

@@ -1,0 +1,206 @@
+"""The steps of the course, in their order, and the command of each."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from training.models.page import write_page
+from training.models.places import BASE, Places, held_out_arguments
+from training.models.publish import publish
+from training.models.rows import FILES, write_rows
+from training.models.tasks import Task
+
+MODEL = f"$WORK/{BASE}/model"
+_WEIGHTS = f"{MODEL}/model.safetensors"
+MEASURES = "$WORK/measures"
+# Of the larger sets, drawn by the seed, so that a slow machine measures in an hour.
+_HELLASWAG, _FEW_SHOT, _ANSWERS = "2000", "400", "300"
+SHOTS = (0, 4)
+PROMPTS = ("Once upon a time", "The little girl", "In this chapter")  # those of the recipe's own samples
+SEEDS = (0, 1)
+SHORT = {"short-a": 0, "short-b": 0, "short-c": 1}  # run -> seed
+_FEW = {
+    "sms": (
+        "$WORK/rows/sms-test.jsonl", "$WORK/rows/sms-train.jsonl",
+        ("--prompt", r"Message: {text}\nKind: {label}", "--label-name", "ham=normal"),
+    ),
+    "sentiment": (
+        "$WORK/rows/sentiment-test.jsonl", "$WORK/rows/sentiment-train.jsonl",
+        ("--prompt", r"Review: {text}\nSentiment: {label}", "--label-name", "neg=negative", "--label-name", "pos=positive"),
+    ),
+}  # fmt: skip
+_ANSWERED = {"fairytale": "$DATA/instruct/fairytaleqa_val.jsonl.gz", "held-out": "$WORK/instruct-data/held_out.jsonl"}
+
+
+@dataclass(frozen=True)
+class Step:
+    """`about`: what it does, in a line."""
+
+    name: str
+    about: str
+    tasks: tuple[Task, ...]
+
+
+def course(places: Places) -> list[Step]:
+    """All steps. ConfigError when the base's recipe can't be read."""
+    return [
+        Step("base", "pretrain the base model: many hours, goes on where it was stopped", (_base(places),)),
+        Step("instruct-data", "mix the instruction sets", (_mixture(),)),
+        Step("rows", "split the labelled rows", (_rows(),)),
+        Step("instruct", "tune the base to answer", (_instruct(),)),
+        Step("sms-spam", "tune it to find spam", (_sms(),)),
+        Step("sentiment", "tune it to tell praise from blame", (_sentiment(),)),
+        Step("base-short", "three short runs of the base's recipe: how far they lie apart", tuple(map(_short, SHORT))),
+        Step("measure", "measure all of them, beside baselines", (*_measures(places), *_samples())),
+        Step("publish", "put the models into checkpoints/", (_publish(),)),
+        Step("page", "write docs/models.md, its figures and pictures, and the README's table", (_page(),)),
+    ]  # fmt: skip
+
+
+def _run(name: str, command: tuple[str, ...], sources: tuple[str, ...], results: tuple[str, ...] = ()) -> Task:
+    run = f"$WORK/{name}"
+    ends = tuple(f"{run}/{file}" for file in ("model/README.md", "report.html", *results))
+    return Task(name, ends, sources, (*command, "--out", run), run=run)
+
+
+def _base(places: Places) -> Task:
+    corpora = ("$DATA/pretrain/mix_train.txt.gz", "$DATA/pretrain/books_large.txt.xz")
+    given = tuple(word for corpus in corpora for word in ("--corpus", corpus))
+    command = ("pretrain", "$RECIPES/base.toml", *given, *held_out_arguments(places))
+    return _run(BASE, command, ("$RECIPES/base.toml", *corpora))
+
+
+def _mixture() -> Task:
+    def mix(places: Places) -> Path:
+        from training.models.mixture import write_mixture
+
+        return write_mixture(
+            places.path("$DATA"), places.path("$WORK/instruct-data"), recipe=places.path("$RECIPES/base.toml")
+        )
+
+    results = ("$WORK/instruct-data/train.jsonl", "$WORK/instruct-data/held_out.jsonl")
+    texts = ("$DATA/instruct", "$DATA/pretrain/mix_train.txt.gz", "training/models/own_rows.jsonl")
+    return Task("instruct-data", results, (*texts, "$RECIPES/base.toml"), call=mix)
+
+
+def _rows() -> Task:
+    results = tuple(f"$WORK/rows/{name}" for name in FILES)
+    return Task("rows", results, ("$DATA/classify", "$RECIPES/classify_sms.toml"), call=write_rows)
+
+
+def _instruct() -> Task:
+    data, recipe = "$WORK/instruct-data/train.jsonl", "$RECIPES/instruct.toml"
+    command = ("finetune", "instruct", data, "--recipe", recipe, "--model", MODEL)
+    return _run("instruct", command, (_WEIGHTS, data, recipe), ("evaluation.json",))
+
+
+def _sms() -> Task:
+    data, recipe = "$DATA/classify/sms_spam.tsv", "$RECIPES/classify_sms.toml"
+    command = ("finetune", "classify", data, "--recipe", recipe, "--model", MODEL)
+    return _run("sms-spam", command, (_WEIGHTS, data, recipe), ("evaluation.json",))
+
+
+def _sentiment() -> Task:
+    train, validation, test = (f"$WORK/rows/sentiment-{side}.jsonl" for side in ("train", "validation", "test"))
+    recipe = "$RECIPES/classify_sentiment.toml"
+    held_out = ("--validation", validation, "--test", test)
+    command = ("finetune", "classify", train, *held_out, "--recipe", recipe, "--model", MODEL)
+    return _run("sentiment", command, (_WEIGHTS, train, validation, test, recipe), ("evaluation.json",))
+
+
+def _short(name: str) -> Task:
+    """150 updates of a quarter of the batch, on the smaller corpus. The recipe's minutes, an hour's and more, don't end it."""
+    corpus = "$DATA/pretrain/mix_train.txt.gz"
+    changes = (
+        "--steps", "150", "--set", "optim.batch_tokens=4096", "--set", "optim.warmup_steps=15", "--set", "run.micro_batch=4",
+        "--set", "run.eval_every=150", "--set", "run.save_every=150", "--set", "run.sample_every=0",
+    )  # fmt: skip
+    command = ("pretrain", "$RECIPES/base.toml", "--corpus", corpus, *changes, "--seed", str(SHORT[name]))
+    return _run(name, command, ("$RECIPES/base.toml", corpus))
+
+
+def _measures(places: Places) -> list[Task]:
+    """Each evaluation of each model. `base` has n-gram models beside it, of its own training text."""
+    shards = f"$WORK/{BASE}/data/shards"
+    counted = ("--baseline-corpus", shards)
+    tasks = [_texts("base", MODEL, (_WEIGHTS, f"{shards}/manifest.json"), counted)]
+    asked: list[tuple[str, str, tuple[str, ...], tuple[str, ...]]] = [
+        ("base", MODEL, (_WEIGHTS,), ()),
+        ("instruct", "$WORK/instruct/model", (_WEIGHTS, "$WORK/instruct/model/adapter_model.safetensors"), ()),
+    ]
+    if places.stronger is not None:
+        stronger = ("stronger", "$STRONGER", ("$STRONGER/model.safetensors",), ("--bf16",))  # its products take a while
+        tasks.append(_texts(*stronger))
+        asked.append(stronger)
+    for name, model, sources, extra in asked:
+        if name != "instruct":
+            data = "$DATA/eval/hellaswag_val.jsonl.gz"
+            tasks.append(
+                _evaluation(f"{name}-hellaswag", model, f"hellaswag={data}", sources, ("--limit", _HELLASWAG, *extra))
+            )
+        tasks += [_few(name, model, sources, extra, kind, shots) for kind in _FEW for shots in SHOTS]
+        tasks += [_answers(name, model, sources, extra, kind) for kind in _ANSWERED]
+    train, dev = "$WORK/rows/sentiment-train.jsonl", "$WORK/rows/sst2-dev.jsonl"
+    adapter = "$WORK/sentiment/model"
+    sources = (_WEIGHTS, f"{adapter}/adapter_model.safetensors", train)
+    tasks.append(_evaluation("sentiment-sst2", adapter, f"classify={dev}", sources, ("--train", train)))
+    return tasks
+
+
+def _evaluation(name: str, model: str, on: str, sources: tuple[str, ...], options: tuple[str, ...]) -> Task:
+    result = f"{MEASURES}/{name}.json"
+    command = ("evaluate", model, "--on", on, *options, "--json", result)
+    return Task(name, (result,), (*sources, on.partition("=")[2]), command)
+
+
+def _texts(name: str, model: str, sources: tuple[str, ...], options: tuple[str, ...]) -> Task:
+    wikitext, lambada = "$DATA/eval/wikitext2_valid.txt.gz", "$DATA/eval/lambada_test.jsonl.gz"
+    more = ("--on", f"lambada={lambada}", *options)
+    return _evaluation(f"{name}-text", model, f"text={wikitext}", (*sources, lambada), more)
+
+
+def _few(name: str, model: str, sources: tuple[str, ...], extra: tuple[str, ...], kind: str, shots: int) -> Task:
+    test, train, asked = _FEW[kind]
+    options = (*asked, "--train", train, "--shots", str(shots), "--limit", _FEW_SHOT, *extra)
+    return _evaluation(f"{name}-{kind}-{shots}", model, f"fewshot={test}", (*sources, train), options)
+
+
+def _answers(name: str, model: str, sources: tuple[str, ...], extra: tuple[str, ...], kind: str) -> Task:
+    options = ("--limit", _ANSWERS, "--max-tokens", "64", *extra)
+    return _evaluation(f"{name}-{kind}", model, f"answers={_ANSWERED[kind]}", sources, options)
+
+
+def _samples() -> list[Task]:
+    """What the base writes after each of the prompts with each of the seeds: none is chosen."""
+    tasks = []
+    for i, prompt in enumerate(PROMPTS):
+        for seed in SEEDS:
+            printed = f"$WORK/samples/{i}-{seed}.json"
+            command = ("generate", prompt, "--model", MODEL, "--max-tokens", "160", "--seed", str(seed))
+            tasks.append(Task(f"sample-{i}-{seed}", (printed,), (_WEIGHTS,), command, printed=printed))
+    return tasks
+
+
+def _publish() -> Task:
+    return Task("publish", call=lambda places: publish(places, command_lines(places)))
+
+
+def _page() -> Task:
+    return Task("page", call=lambda places: write_page(places, command_lines(places)))
+
+
+def command_lines(places: Places) -> dict[str, str]:
+    """The command of each task that has one, by the task's name."""
+    return {task.name: task.line for step in course(places) for task in step.tasks if task.command}
+
+
+def named(places: Places, only: str | None, start: str | None, error: Callable[[str], Exception]) -> list[Step]:
+    """The steps to do: the one that `only` names, or those from `start` on. Raises `error` of a text that lists them."""
+    steps = course(places)
+    names = [step.name for step in steps]
+    for name in (only, start):
+        if name is not None and name not in names:
+            raise error(f"there is no step {name!r}; the steps are {', '.join(names)}")
+    if only is not None:
+        return [step for step in steps if step.name == only]
+    return steps[names.index(start) :] if start is not None else steps
