@@ -101,7 +101,7 @@ def test_transformers_computes_the_same(model: GPT, tokenizer: Tokenizer) -> Non
 
 
 def test_it_is_small_and_its_card_tells_all() -> None:
-    assert sum(path.stat().st_size for path in DIRECTORY.iterdir()) < 45 * 2**20
+    assert sum(path.stat().st_size for path in DIRECTORY.rglob("*")) < 45 * 2**20
     card = (DIRECTORY / "README.md").read_text("utf-8")
     for part in ("bits a byte", "5-gram", "OpenStax", "CC BY", "updates", "validation"):
         assert part in card
