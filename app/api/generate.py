@@ -26,7 +26,7 @@ async def generate(body: GenerateRequest, request: Request) -> Response:
     service = get_service(request)
     target = service.resolve_generator(body.model)
     service.engine.check_available()
-    prompt = await service.encode_prompt(body.prompt)
+    prompt = await service.encode_prompt(body.prompt) if isinstance(body.prompt, str) else body.prompt
     (stream,) = service.begin(
         [prompt],
         body,

@@ -13,6 +13,11 @@ CHAT_MODEL = "A name from /v1/models; by default the server's model for instruct
 _INT64 = 2**63
 
 
+def is_ids(value: object) -> bool:
+    """Whether it is a list of at least one whole number. (To isinstance a bool would be one.)"""
+    return isinstance(value, list) and bool(value) and all(type(item) is int for item in value)
+
+
 class RequestBody(BaseModel):
     """A JSON object. Types are taken at their word ("5" is no number), null means left out, unknown fields are ignored.
 

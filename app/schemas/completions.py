@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Literal, cast
 
 from pydantic import BaseModel, Field, field_validator
 
+from app.schemas.common import is_ids
 from app.schemas.formats import FormatFields
 from app.schemas.openai import OpenAIFields, OpenAIUsage
 
@@ -52,12 +53,12 @@ class CompletionRequest(OpenAIFields, FormatFields):
     @classmethod
     def _check_prompt(cls, value: object) -> AnyPrompt:
         """One clear message, where a union would give one mistake for each kind of prompt there is."""
-        if not _is_text(value) and not _is_ids(value) and not (isinstance(value, list) and value):
+        if not _is_text(value) and not is_ids(value) and not (isinstance(value, list) and value):
             raise ValueError("must be a text, a list of token ids, or a list of either with at least one prompt in it")
-        if isinstance(value, list) and not _is_ids(value):
+        if isinstance(value, list) and not is_ids(value):
             if len(value) > MAX_PROMPTS:
                 raise ValueError(f"at most {MAX_PROMPTS} prompts")
-            member = _is_text if isinstance(value[0], str) else _is_ids
+            member = _is_text if isinstance(value[0], str) else is_ids
             wrong = next((place for place, prompt in enumerate(value) if not member(prompt)), None)
             if wrong is not None:
                 raise ValueError(
@@ -87,11 +88,6 @@ def _is_text(value: object) -> bool:
         return value.isascii() or bool(value.encode())
     except UnicodeEncodeError:
         return False
-
-
-def _is_ids(value: object) -> bool:
-    """Whether it is a list of at least one whole number. (To isinstance a bool would be one.)"""
-    return isinstance(value, list) and bool(value) and all(type(item) is int for item in value)
 
 
 class CompletionLogprobs(BaseModel):

@@ -1,11 +1,11 @@
 """POST /generate."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 
-from app.schemas.common import SamplingFields, Usage
+from app.schemas.common import SamplingFields, Usage, is_ids
 from app.schemas.formats import FormatFields
 
 DEFAULT_MAX_TOKENS = 128
@@ -48,9 +48,18 @@ class GenerateFields(SamplingFields, FormatFields):
 class GenerateRequest(GenerateFields):
     """Continue a text."""
 
-    prompt: str = Field(
-        description="The text to continue. Special tokens written in it, such as <|endoftext|>, count as such."
+    prompt: str | list[int] = Field(
+        description="The text to continue, or its token ids. Special tokens written in a text, such as <|endoftext|>, count "
+        "as such; token ids are taken as they are."
     )
+
+    @field_validator("prompt", mode="plain", json_schema_input_type=str | list[int])
+    @classmethod
+    def _check_prompt(cls, value: object) -> str | list[int]:
+        """One clear message, where a union would give one mistake for each kind of prompt there is."""
+        if not isinstance(value, str) and not is_ids(value):
+            raise ValueError("must be a text or a list of token ids with at least one in it")
+        return cast(str | list[int], value)
 
 
 class TokenChoice(BaseModel):

@@ -138,6 +138,22 @@ def test_unknown_fields_and_harmless_ones_are_ignored(client):
     assert body["model"] == "tiny"
 
 
+def test_token_ids_are_taken_as_they_are(client, model_dir):
+    asked = {"max_tokens": 12, "seed": 4, "logprobs": 2}
+    for ids in (list(b"Once"), [0xE2, 0x82], [256, 72]):  # a text's, half a character's, a special token's
+        expected = client.post("/v1/completions", json={**asked, "prompt": ids}).json()["choices"][0]
+        body = ask(client, prompt=ids, **asked)
+        assert (body["text"], body["usage"]["prompt_tokens"]) == (expected["text"], len(ids))
+        assert [token["bytes"] for token in body["logprobs"]] == expected["logprobs"]["bytes"]
+    assert ask(client, prompt=list(b"Hi"), **asked)["text"] == ask(client, prompt="Hi", **asked)["text"]
+
+
+@pytest.mark.parametrize("prompt", [[], [1.5], [True], [[1]], ["a"], {"a": 1}, 5, [257], [-1], [2**70]])
+def test_a_prompt_is_a_text_or_token_ids(client, prompt):
+    response = client.post("/generate", json={"prompt": prompt})
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "prompt"), response.text
+
+
 def test_an_empty_prompt_begins_a_text(client):
     assert ask(client, prompt="", max_tokens=2)["usage"]["prompt_tokens"] == 1
 
