@@ -16,7 +16,20 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from app.adapters import adapters_folder, adapters_to_load
-from app.api import adapters, chat, classify, completions, docs, embeddings, generate, instruct, openai, ops, tokens
+from app.api import (
+    adapters,
+    chat,
+    classify,
+    completions,
+    docs,
+    embeddings,
+    generate,
+    instruct,
+    openai,
+    ops,
+    page,
+    tokens,
+)
 from app.engine.client import EngineClient
 from app.engine.messages import EngineFailed, EngineLimits, EngineSpec
 from app.http.admission import Admission
@@ -35,6 +48,7 @@ _BACKLOG = 2048
 _KEEP_ALIVE_SECONDS = 65  # longer than the 60 s after which common load balancers drop an idle connection
 _HANG_UP_SECONDS = 2
 _MOST_FILES = 1 << 16
+_ROUTES = (adapters, chat, classify, completions, docs, embeddings, generate, instruct, openai, ops, page, tokens)
 
 logger = logging.getLogger("app")
 
@@ -63,7 +77,7 @@ def create_app(settings: Settings, engine: EngineClient) -> FastAPI:
     )
     app.state.service = service
     install_handlers(app)
-    for module in (adapters, chat, classify, completions, docs, embeddings, generate, instruct, openai, ops, tokens):
+    for module in _ROUTES:
         app.include_router(module.router)
     return app
 

@@ -18,11 +18,18 @@ from app.http.keys import ApiKeys
 from app.metrics import Metrics
 
 OPEN_PATHS = frozenset({"/health", "/ready"})
+_PAGE = "/page/"  # and all below; the page itself is at /
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-_WATCHING = OPEN_PATHS | {"/metrics"}  # who only looks on may do so to the end
+_WATCHING = OPEN_PATHS | {"/metrics", "/status"}  # who only looks on may do so to the end
+_FREQUENT = OPEN_PATHS | {"/status"}  # asked for every few seconds
 _ASK_AGAIN = frozenset({429, 503})
 
 access_log = logging.getLogger("app.access")
+
+
+def is_open(path: str) -> bool:
+    """Whether everybody may ask for it: the probes, and the page's files, which hold nothing but the page."""
+    return path in OPEN_PATHS or path == "/" or path.startswith(_PAGE)
 
 
 class RequestContext:
@@ -69,7 +76,7 @@ class RequestContext:
             self._log(scope, request_id, status, time.perf_counter() - began)
 
     def _log(self, scope: Scope, request_id: str, status: int, seconds: float) -> None:
-        level = logging.DEBUG if scope["path"] in OPEN_PATHS else logging.INFO  # probes come every few seconds
+        level = logging.DEBUG if scope["path"] in _FREQUENT or scope["path"].startswith(_PAGE) else logging.INFO
         fields = {"request_id": request_id, "status": status or CLIENT_GONE, "ms": round(seconds * 1000, 1)}
         client = scope.get("client")
         if client:
@@ -107,13 +114,13 @@ class Gate:
 
 
 class ApiKey:
-    """Refuses requests without a key, except to the probes."""
+    """Refuses requests without a key, except to what is open."""
 
     def __init__(self, app: ASGIApp, keys: ApiKeys) -> None:
         self._app, self._keys = app, keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in OPEN_PATHS or self._allows(scope):
+        if scope["type"] != "http" or is_open(scope["path"]) or self._allows(scope):
             await self._app(scope, receive, send)
             return
         refusal = ApiError(
