@@ -125,9 +125,14 @@ def test_generate_prints_text_and_a_seed_repeats_it(tiny_llama_dir: Path) -> Non
     assert runs[0].stdout == runs[1].stdout != runs[2].stdout
 
 
-def test_a_chat_answer_of_a_base_model_ends_before_the_next_turn() -> None:
+def test_a_chat_answer_of_a_base_model_ends_before_the_next_turn(tmp_path: Path) -> None:
     """The plain template is a transcript: what would begin the user's next line ends the answer, and isn't shown."""
-    done = homegrown("generate", "Where is the dog?", "--chat", "--seed", "3", "--max-tokens", "60")
+    for path in (ROOT / "checkpoints" / "homegrown-base").iterdir():
+        if path.is_file():  # but for the adapters that it may carry: one tuned to answer would do so
+            (tmp_path / path.name).symlink_to(path)
+    done = homegrown(
+        "generate", "Where is the dog?", "--model", str(tmp_path), "--chat", "--seed", "3", "--max-tokens", "60"
+    )
     assert done.returncode == 0
     assert done.stdout.strip()
     assert not any(f"\n\n{role}:" in done.stdout for role in ("User", "System", "Assistant"))

@@ -93,7 +93,7 @@ def test_a_last_assistant_message_is_continued(api):
     prompt, ids = (
         api.ask_at(path, body)
         for path, body in (
-            ("/tokenize", {"messages": begun}), ("/tokenize", {"prompt": " there was"}),
+            ("/tokenize", {"model": api.model, "messages": begun}), ("/tokenize", {"prompt": " there was"}),
         )
     )  # fmt: skip
     assert prompt["tokens"][-len(ids["tokens"]) :] == ids["tokens"]
@@ -164,7 +164,7 @@ def test_true_bytes_of_half_characters(api):
 @pytest.mark.extension
 def test_same_as_the_prompt_alone(api):
     """A chat's answer is the completion of its rendered prompt, stops of the plain template aside."""
-    ids = api.ask_at("/tokenize", {"messages": USER})["tokens"]
+    ids = api.ask_at("/tokenize", {"model": api.model, "messages": USER})["tokens"]
     stops = ["\n\nUser:", "\n\nSystem:", "\n\nAssistant:"]
     completed = api.complete(ids, temperature=0, max_tokens=40, stop=stops)["choices"][0]["text"]
     assert text_of(api.chat(USER, temperature=0, max_tokens=40)["choices"][0]) == completed

@@ -110,7 +110,7 @@ def test_tokenize(api, text):
 def test_tokenize_messages(api):
     """POST /tokenize of messages: the ids of the prompt that a chat makes of them."""
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi <|endoftext|>"}]
-    count = api.ask_at("/tokenize", {"messages": messages})["count"]
+    count = api.ask_at("/tokenize", {"model": api.model, "messages": messages})["count"]
     assert count == api.chat(messages, max_tokens=1)["usage"]["prompt_tokens"]
 
 
