@@ -1,0 +1,39 @@
+/** Short messages at the edge of the page, read out by screen readers. */
+
+import { h } from "./dom.js";
+
+const SECONDS = { info: 5, success: 4, error: 12 };
+
+/**
+ * A function that shows messages in `region`, which has to be an aria-live region.
+ * @param {HTMLElement} region
+ * @returns {(text: string, kind?: "info"|"success"|"error", action?: {label: string, run: () => void}) => void}
+ */
+export function createToast(region) {
+  return (text, kind = "info", action = undefined) => {
+    const close = () => toast.remove();
+    const act = () => {
+      close();
+      action.run();
+    };
+    const toast = h(
+      "div",
+      { class: `toast ${kind}`, role: kind === "error" ? "alert" : null },
+      h("span", null, text),
+      action && h("button", { class: "button small", type: "button", onclick: act }, action.label),
+      h("button", { class: "button quiet icon small", type: "button", "aria-label": "Close message", onclick: close }, "×"),
+    );
+    region.append(toast);
+    while (region.children.length > 4) region.firstChild.remove();
+    // Whoever reads it or is about to press a button in it must not lose it.
+    let timer = setTimeout(close, SECONDS[kind] * 1000);
+    const hold = () => clearTimeout(timer);
+    const resume = () => {
+      timer = setTimeout(close, 3000);
+    };
+    toast.addEventListener("pointerenter", hold);
+    toast.addEventListener("focusin", hold);
+    toast.addEventListener("pointerleave", resume);
+    toast.addEventListener("focusout", resume);
+  };
+}
