@@ -19,14 +19,17 @@ from training.errors import DataError
 RUN = 13  # words
 MARGIN = 200  # characters
 _WORD = re.compile(r"[^\W_]+")
-_MIX = np.random.default_rng(13).integers(1 << 63, size=RUN, dtype=np.uint64) * 2 + 1  # odd, so nothing is lost
 
 
 class HeldOut:
     """The runs of words of all held-out texts, as sorted 64-bit hashes."""
 
-    def __init__(self, texts: Iterable[str]) -> None:
-        self._words = WordHashes()
+    def __init__(self, texts: Iterable[str], *, run: int = RUN) -> None:
+        """`run`: words that a text must share with one of `texts` to be known by."""
+        self._words, self._run = WordHashes(), run
+        self._mix = (
+            np.random.default_rng(13).integers(1 << 63, size=run, dtype=np.uint64) * 2 + 1
+        )  # odd: nothing is lost
         runs = [self._runs(text) for text in texts]
         self._known = np.unique(np.concatenate(runs)) if runs else np.empty(0, np.uint64)
 
@@ -46,7 +49,7 @@ class HeldOut:
         words = [match.span() for match in _WORD.finditer(text)]
         found: list[tuple[int, int]] = []
         for first in hits.tolist():
-            start, end = words[first][0], words[first + RUN - 1][1]
+            start, end = words[first][0], words[first + self._run - 1][1]
             if found and start <= found[-1][1]:
                 found[-1] = (found[-1][0], end)
             else:
@@ -66,13 +69,13 @@ class HeldOut:
         return [part for part in (*parts, text[done:]) if part.strip()]
 
     def _runs(self, text: str) -> np.ndarray:
-        """A hash for each run of thirteen words, [words - 12] uint64 (empty for a shorter text)."""
+        """A hash for each run of words, [words - run + 1] uint64 (empty for a shorter text)."""
         words = [word.lower() for word in _WORD.findall(text)]
-        count = len(words) - RUN + 1
+        count = len(words) - self._run + 1
         if count < 1:
             return np.empty(0, np.uint64)
         hashes = np.fromiter(map(self._words.__getitem__, words), np.uint64, len(words))
-        return sum((hashes[k : k + count] * _MIX[k] for k in range(RUN)), np.zeros(count, np.uint64))
+        return sum((hashes[k : k + count] * self._mix[k] for k in range(self._run)), np.zeros(count, np.uint64))
 
 
 def held_out(files: Sequence[str | Path]) -> HeldOut:
