@@ -28,6 +28,7 @@ from app.api import (
     openai,
     ops,
     page,
+    status,
     tokens,
 )
 from app.engine.client import EngineClient
@@ -48,7 +49,9 @@ _BACKLOG = 2048
 _KEEP_ALIVE_SECONDS = 65  # longer than the 60 s after which common load balancers drop an idle connection
 _HANG_UP_SECONDS = 2
 _MOST_FILES = 1 << 16
-_ROUTES = (adapters, chat, classify, completions, docs, embeddings, generate, instruct, openai, ops, page, tokens)
+_ROUTES = (
+    adapters, chat, classify, completions, docs, embeddings, generate, instruct, openai, ops, page, status, tokens,
+)  # fmt: skip
 
 logger = logging.getLogger("app")
 

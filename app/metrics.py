@@ -33,6 +33,7 @@ from app.engine.messages import (
     Submit,
 )
 from app.engine.observer import Observer
+from app.recent import Recent
 
 PREFIX = "homegrown_"
 
@@ -111,6 +112,7 @@ class Metrics(Observer, Collector):
         self.responses: dict[int, int] = {}  # by status
         self.prompt_tokens = self.generation_tokens = self.cached_tokens = 0
         self.restarts, self.startup_seconds = 0, 0.0
+        self.recent = Recent()  # for /status; what Prometheus scrapes goes back to the start
         self.slot_seconds = 0.0  # about how long a request holds its slot, lately; 0: none has ended yet
         self.first_token, self.inter_token = Histogram(TIMES), Histogram(TIMES)
         self.queue, self.prefill, self.decode, self.whole = (Histogram(TIMES) for _ in range(4))
@@ -141,15 +143,19 @@ class Metrics(Observer, Collector):
             if request is None:  # its consumer has left
                 continue
             if update.started is not None:
-                self._on_started(request, update.started)
+                self._on_started(request, update.started, now)
             count = len(update.tokens)
             if not count:
                 continue
             self.generation_tokens += count
+            self.recent.generation_tokens.add(count, now)
             if request.last:
-                self.inter_token.observe((now - request.last) / count, count)
+                seconds = (now - request.last) / count
+                self.inter_token.observe(seconds, count)
+                self.recent.inter_token.observe(seconds, now, count)
             else:
                 self.first_token.observe(now - request.sent)
+                self.recent.first_token.observe(now - request.sent, now)
             request.last = now
 
     def on_end(self, request_id: int, outcome: Finish | BaseException | None) -> None:
@@ -166,8 +172,10 @@ class Metrics(Observer, Collector):
                 self.decode.observe(outcome.timings.decode)
         else:
             self.finished["done"] += 1
-        seconds = time.monotonic() - request.sent
+        now = time.monotonic()
+        seconds = now - request.sent
         self.whole.observe(seconds)
+        self.recent.whole.observe(seconds, now)
         held = max(seconds - request.queued, 0.0)
         self.slot_seconds += (held - self.slot_seconds) * (_SMOOTHING if self.slot_seconds else 1.0)
 
@@ -201,11 +209,12 @@ class Metrics(Observer, Collector):
         ):
             yield histogram.family(name, text)
 
-    def _on_started(self, request: _Request, started: Started) -> None:
+    def _on_started(self, request: _Request, started: Started, now: float) -> None:
         request.queued = started.queue
         self.queue.observe(started.queue)
         self.prefill.observe(started.prefill)
         self.prompt_tokens += request.prompt_tokens
+        self.recent.prompt_tokens.add(request.prompt_tokens, now)
         self.cached_tokens += started.cached
         self.prompt_length.observe(request.prompt_tokens)
 

@@ -115,8 +115,13 @@ class Service:
             self.engine.status,
             slot_seconds=self.metrics.slot_seconds,
             startup_seconds=self.metrics.startup_seconds,
-            age=time.monotonic() - self._began,
+            age=self.uptime,
         )
+
+    @property
+    def uptime(self) -> float:
+        """Seconds since the server's start."""
+        return time.monotonic() - self._began
 
     @property
     def context(self) -> int:

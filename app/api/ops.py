@@ -12,6 +12,7 @@ from app.api.routing import ERRORS, get_service
 from app.engine.client import HEARTBEAT_LIMIT
 from app.http.errors import ApiError, unavailable
 from app.schemas.models import Health, Ready, Version
+from app.service import Service
 
 router = APIRouter(tags=["operations"])
 
@@ -47,7 +48,11 @@ async def ready(request: Request) -> Ready:
 @router.get("/version", responses={401: ERRORS[401], 503: ERRORS[503]})
 async def show_version(request: Request) -> Version:
     """What runs here."""
-    service = get_service(request)
+    return facts_of(get_service(request))
+
+
+def facts_of(service: Service) -> Version:
+    """The same; the engine's own facts only while it is ready."""
     facts = Version(
         version=VERSION,
         python=platform.python_version(),

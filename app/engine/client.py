@@ -95,6 +95,11 @@ class EngineClient:
         return EngineStatus(self._supervisor.state, self._running, self._waiting, len(self._streams), slots, age)
 
     @property
+    def pid(self) -> int | None:
+        """The engine's process; None while there is none of its own."""
+        return self._supervisor.pid
+
+    @property
     def adapters(self) -> Mapping[str, Sequence[str]]:
         """The adapters that requests can name now, each with its labels: none unless it classifies."""
         return self._adapters.labels

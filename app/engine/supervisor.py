@@ -87,6 +87,11 @@ class Supervisor:
                 raise EngineUnavailable("shutting_down")
             await self._changed.wait()
 
+    @property
+    def pid(self) -> int | None:
+        """The engine's process; None while there is none, or it is a thread."""
+        return None if self._connection is None else getattr(self._worker, "pid", None)
+
     def check_ready(self) -> None:
         """EngineUnavailable unless requests are taken."""
         if self.state == "closed":

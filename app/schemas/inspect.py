@@ -23,7 +23,7 @@ class InspectRequest(RequestBody):
         None,
         fail_fast=True,
         max_length=_MOST_LAYERS,
-        description="Whose attention is to be told: numbers of layers, the first is 0; by default all. The lens has all in any case.",
+        description="Whose attention is to be told: numbers of layers, from 0; by default all. The lens always has all.",
     )
 
 

@@ -6,6 +6,8 @@ from pydantic import BaseModel, Field
 
 from app.schemas.models import ModelCard, Version
 
+State = Literal["loading", "ready", "draining", "restarting", "failed", "closed"]
+
 
 class Rate(BaseModel):
     """Tokens a second, the mean over some seconds."""
@@ -68,7 +70,7 @@ class Memory(BaseModel):
 class Status(BaseModel):
     """The service now, and in the last minutes."""
 
-    state: Literal["loading", "ready", "draining", "restarting", "failed", "closed"] = Field(
+    state: State = Field(
         description="ready: requests are taken. draining: the server stops when those that run have ended. restarting: the engine "
         "has died and is started again."
     )
