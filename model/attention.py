@@ -100,11 +100,7 @@ class Attention(nn.Module):
         """x [B, T, D] -> [B, T, D]. `rope`: cos, sin [B or 1, 1, T, K] of the tokens' positions. `rows`: None for
         plain causal attention within each row."""
         batch, n_new, _ = x.shape
-        sizes = (self.n_head, self.n_kv_head, self.n_kv_head)
-        heads = self.qkv(x).view(batch, n_new, sum(sizes), self.head_dim).transpose(1, 2)  # [B, H+2G, T, K]
-        q, k, v = heads.split(sizes, dim=1)
-        if rope is not None:
-            q, k = apply_rope(q, *rope), apply_rope(k, *rope)
+        q, k, v = self._heads(x, rope)
         if isinstance(rows, SlotRows):
             y = rows.attend(self.layer, q, k, v)
             return self.out(y.transpose(1, 2).reshape(batch, n_new, -1))
@@ -126,3 +122,20 @@ class Attention(nn.Module):
                 enable_gqa=self.n_kv_head != self.n_head,
             )  # fmt: skip
         return self.dropout(self.out(y.transpose(1, 2).reshape(batch, n_new, -1)))
+
+    def weights(self, x: Tensor, rope: tuple[Tensor, Tensor] | None) -> Tensor:
+        """How much each position takes from each, [B, H, T, T] float32: rows sum to 1, and are 0 behind the query. x and rope as
+        for `forward`, which computes the same without ever holding it."""
+        q, k, _ = self._heads(x, rope)
+        k = k.repeat_interleave(self.n_head // self.n_kv_head, dim=1)
+        scores = (q.float() @ k.float().transpose(2, 3)) / math.sqrt(self.head_dim)
+        visible = torch.ones(scores.shape[2:], dtype=torch.bool, device=x.device).tril()
+        return scores.masked_fill(~visible, -math.inf).softmax(-1)
+
+    def _heads(self, x: Tensor, rope: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries [B, H, T, K], keys and values [B, G, T, K] of x [B, T, D]."""
+        batch, n_new, _ = x.shape
+        sizes = (self.n_head, self.n_kv_head, self.n_kv_head)
+        heads = self.qkv(x).view(batch, n_new, sum(sizes), self.head_dim).transpose(1, 2)  # [B, H+2G, T, K]
+        q, k, v = heads.split(sizes, dim=1)
+        return (q, k, v) if rope is None else (apply_rope(q, *rope), apply_rope(k, *rope), v)
