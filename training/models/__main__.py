@@ -5,10 +5,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 
 from model.errors import ConfigError, HomegrownError
+from training.models.page import rebuild
 from training.models.places import Places, shown
 from training.models.steps import Step, named
 
@@ -35,9 +37,12 @@ from training.models.steps import Step, named
 @click.option("--only", metavar="STEP", help="Do this step alone.")
 @click.option("--from", "start", metavar="STEP", help="Begin with this step.")
 @click.option("--dry-run", is_flag=True, help="Print every step's state and commands, and stop.")
-def models(
-    data: Path, work: Path, stronger: Path | None, stronger_name: str, only: str | None, start: str | None, dry_run: bool
-) -> None:  # fmt: skip
+@click.option(
+    "--rebuild-page",
+    is_flag=True,
+    help="Write the page again from docs/models/figures.json, without the runs, and stop.",
+)
+def models(only: str | None, start: str | None, dry_run: bool, rebuild_page: bool, **given: Any) -> None:
     """Make the bundled models: pretrain, tune, measure, put them into checkpoints/ and write docs/models.md.
 
     What is done already is skipped; a run that was stopped goes on from its newest saved state.
@@ -49,23 +54,27 @@ def models(
     """
     if only is not None and start is not None:
         raise click.UsageError("--only and --from can't be combined")
-    if not data.is_dir():
-        raise ConfigError(f"{data}: no such directory; name that of the texts with --data")
-    if stronger is not None and not (stronger / "config.json").is_file():
-        raise ConfigError(f"{stronger}: holds no config.json; --stronger names a model directory")
-    places = Places(data, work, stronger, stronger_name)
-    steps = named(places, only, start, ConfigError)
+    places = Places(**given)
+    if rebuild_page:
+        click.echo(rebuild(places))
+        return
+    if not places.data.is_dir():
+        raise ConfigError(f"{places.data}: no such directory; name that of the texts with --data")
+    if places.stronger is not None and not (places.stronger / "config.json").is_file():
+        raise ConfigError(f"{places.stronger}: holds no config.json; --stronger names a model directory")
+    steps = named(places, only, start)
     if dry_run:
         for step in steps:
             click.echo(f"{step.name}: {step.about}")
             click.echo("\n".join(f"  {line}" for line in _lines(step, places)))
         return
-    with _alone(work):
+    with _alone(places.work):
         for step in steps:
-            _do(step, places)
+            do(step, places)
 
 
-def _do(step: Step, places: Places) -> None:
+def do(step: Step, places: Places) -> None:
+    """What of the step isn't done. HomegrownError when a command of it fails."""
     click.echo(f"{step.name}: {step.about}", err=True)
     for task in step.tasks:
         state = task.state(places)

@@ -87,7 +87,8 @@ def card_measures(card: Path) -> list[dict[str, Any]]:
     try:
         text = card.read_text("utf-8")
     except OSError as error:
-        raise DataError(f"{card}: can't be read ({error.strerror}); the step base makes it") from None
+        step = "base" if card.parents[1].name == BASE else "base-short"
+        raise DataError(f"{card}: can't be read ({error.strerror}); the step {step} makes it") from None
     rows = [
         {"name": found["name"].split(",")[0], "loss": float(found["loss"]), "bits_per_byte": float(found["bits"])}
         for found in _ROW.finditer(text)
@@ -144,9 +145,7 @@ def _short(run: Path, work: Path) -> dict[str, Any]:
 def _log(run: Path) -> list[dict[str, Any]]:
     log = read_log(run / LOG)
     if not log:
-        raise DataError(
-            f"{run / LOG}: no log of a run; make it with the step {'base' if run.name == BASE else 'base-short'}"
-        )
+        raise DataError(f"{run / LOG}: no log of a run; the step base makes it")
     return log
 
 

@@ -60,29 +60,32 @@ _DATA = (
 def write_page(places: Places, commands: Mapping[str, str]) -> Path:
     """Write figures.json, the curve, docs/models.md and the README's table, and return the page. `commands`: by task, for the page.
     DataError or ConfigError names what isn't there."""
-    figures = collect(places) | {"commands": dict(commands), "sizes": sizes(places.checkpoints / BASE)}
-    beside_page = places.docs / "models"
-    beside_page.mkdir(parents=True, exist_ok=True)
-    readme = with_table(
+    figures = collect(places) | {"commands": dict(commands)}
+    with_table(
         places.readme.read_text("utf-8"), figures
-    )  # first: a README without the marks is to be known before
+    )  # a README without the marks is to be known before anything is written
+    (places.docs / "models").mkdir(parents=True, exist_ok=True)
+    write_json(places.docs / "models" / FIGURES, figures)
+    return rebuild(places)
+
+
+def rebuild(places: Places) -> Path:
+    """Write all that but the figures again, from docs/models/figures.json, without the runs; the sizes are those of now. Without
+    matplotlib the old picture stays."""
+    beside_page = places.docs / "models"
+    figures: Figures = read_json(beside_page / FIGURES, ConfigError)
+    figures |= {"sizes": sizes(places.checkpoints / BASE)}
     write_json(beside_page / FIGURES, figures)
-    rebuild(places.docs)
-    write_whole(places.readme, lambda part: part.write_text(readme, "utf-8"))
-    return places.docs / "models.md"
-
-
-def rebuild(docs: Path) -> None:
-    """Write docs/models.md and the curve from docs/models/figures.json. Without matplotlib the old picture stays."""
-    figures = read_json(docs / "models" / FIGURES, ConfigError)
     try:
         drawn = curves(figures["curve"], references=_references(figures)).get(CURVE)
     except ImportError:
         drawn = None
     if drawn is not None:
-        write_whole(docs / "models" / CURVE, lambda part: part.write_bytes(drawn))
-    text = page(figures)
-    write_whole(docs / "models.md", lambda part: part.write_text(text, "utf-8"))
+        write_whole(beside_page / CURVE, lambda part: part.write_bytes(drawn))
+    readme, text = with_table(places.readme.read_text("utf-8"), figures), page(figures)
+    write_whole(places.readme, lambda part: part.write_text(readme, "utf-8"))
+    write_whole(places.docs / "models.md", lambda part: part.write_text(text, "utf-8"))
+    return places.docs / "models.md"
 
 
 def page(figures: Figures) -> str:

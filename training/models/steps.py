@@ -1,9 +1,9 @@
 """The steps of the course, in their order, and the command of each."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from model.errors import ConfigError
 from training.models.page import write_page
 from training.models.places import BASE, Places, held_out_arguments
 from training.models.publish import publish
@@ -18,6 +18,10 @@ _HELLASWAG, _FEW_SHOT, _ANSWERS = "2000", "400", "300"
 SHOTS = (0, 4)
 PROMPTS = ("Once upon a time", "The little girl", "In this chapter")  # those of the recipe's own samples
 SEEDS = (0, 1)
+_CUT_SHORT = (
+    "--steps", "150", "--set", "optim.batch_tokens=4096", "--set", "optim.warmup_steps=15", "--set", "run.micro_batch=4",
+    "--set", "run.eval_every=150", "--set", "run.save_every=150", "--set", "run.sample_every=0",
+)  # fmt: skip
 SHORT = {"short-a": 0, "short-b": 0, "short-c": 1}  # run -> seed
 _FEW = {
     "sms": (
@@ -50,7 +54,7 @@ def course(places: Places) -> list[Step]:
         Step("instruct", "tune the base to answer", (_instruct(),)),
         Step("sms-spam", "tune it to find spam", (_sms(),)),
         Step("sentiment", "tune it to tell praise from blame", (_sentiment(),)),
-        Step("base-short", "three short runs of the base's recipe: how far they lie apart", tuple(map(_short, SHORT))),
+        Step("base-short", "three short runs of the base's recipe", tuple(_short(places, name) for name in SHORT)),
         Step("measure", "measure all of them, beside baselines", (*_measures(places), *_samples())),
         Step("publish", "put the models into checkpoints/", (_publish(),)),
         Step("page", "write docs/models.md, its figures and pictures, and the README's table", (_page(),)),
@@ -108,15 +112,11 @@ def _sentiment() -> Task:
     return _run("sentiment", command, (_WEIGHTS, train, validation, test, recipe), ("evaluation.json",))
 
 
-def _short(name: str) -> Task:
+def _short(places: Places, name: str) -> Task:
     """150 updates of a quarter of the batch, on the smaller corpus. The recipe's minutes, an hour's and more, don't end it."""
     corpus = "$DATA/pretrain/mix_train.txt.gz"
-    changes = (
-        "--steps", "150", "--set", "optim.batch_tokens=4096", "--set", "optim.warmup_steps=15", "--set", "run.micro_batch=4",
-        "--set", "run.eval_every=150", "--set", "run.save_every=150", "--set", "run.sample_every=0",
-    )  # fmt: skip
-    command = ("pretrain", "$RECIPES/base.toml", "--corpus", corpus, *changes, "--seed", str(SHORT[name]))
-    return _run(name, command, ("$RECIPES/base.toml", corpus))
+    command = ("pretrain", "$RECIPES/base.toml", "--corpus", corpus, *_CUT_SHORT, "--seed", str(SHORT[name]))
+    return _run(name, (*command, *held_out_arguments(places)), ("$RECIPES/base.toml", corpus))
 
 
 def _measures(places: Places) -> list[Task]:
@@ -194,13 +194,13 @@ def command_lines(places: Places) -> dict[str, str]:
     return {task.name: task.line for step in course(places) for task in step.tasks if task.command}
 
 
-def named(places: Places, only: str | None, start: str | None, error: Callable[[str], Exception]) -> list[Step]:
-    """The steps to do: the one that `only` names, or those from `start` on. Raises `error` of a text that lists them."""
+def named(places: Places, only: str | None, start: str | None) -> list[Step]:
+    """The steps to do: the one that `only` names, or those from `start` on. ConfigError lists them for a name that isn't there."""
     steps = course(places)
     names = [step.name for step in steps]
     for name in (only, start):
         if name is not None and name not in names:
-            raise error(f"there is no step {name!r}; the steps are {', '.join(names)}")
+            raise ConfigError(f"there is no step {name!r}; the steps are {', '.join(names)}")
     if only is not None:
         return [step for step in steps if step.name == only]
     return steps[names.index(start) :] if start is not None else steps

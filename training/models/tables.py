@@ -179,7 +179,7 @@ def answers_table(figures: Figures) -> Table:
 def short_table(figures: Figures) -> Table:
     """Three runs of the base's recipe, cut short."""
     rows = [
-        [run["command"].rpartition("--seed ")[2].split(" ")[0], f"{run['loss']:.4f}", f"{run['bits_per_byte']:.4f}"]
+        [run["command"].partition("--seed ")[2].split(" ")[0], f"{run['loss']:.4f}", f"{run['bits_per_byte']:.4f}"]
         for run in figures["short"]
     ]
     losses = [run["loss"] for run in figures["short"]]
