@@ -24,6 +24,7 @@ from app.api import (
     docs,
     embeddings,
     generate,
+    inspect,
     instruct,
     openai,
     ops,
@@ -50,7 +51,8 @@ _KEEP_ALIVE_SECONDS = 65  # longer than the 60 s after which common load balance
 _HANG_UP_SECONDS = 2
 _MOST_FILES = 1 << 16
 _ROUTES = (
-    adapters, chat, classify, completions, docs, embeddings, generate, instruct, openai, ops, page, status, tokens,
+    adapters, chat, classify, completions, docs, embeddings, generate, inspect, instruct, openai, ops, page, status,
+    tokens,
 )  # fmt: skip
 
 logger = logging.getLogger("app")

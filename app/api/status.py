@@ -86,5 +86,5 @@ def _memory(service: Service) -> Memory:
     return Memory(
         server=resident_bytes(os.getpid()),
         engine=resident_bytes(service.engine.pid),
-        inspector=None,
+        inspector=resident_bytes(service.engine.inspector.pid),
     )

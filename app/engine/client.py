@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from app.engine.checks import check_fits, check_ids, check_logprobs, check_stops, token_ids, whole
+from app.engine.inspector import Inspected, InspectJob, Inspector
 from app.engine.messages import (
     AdapterFailed,
     AdapterLoaded,
@@ -68,6 +69,7 @@ class EngineClient:
         self._tokenizer: Tokenizer | None = None
         self._info: Loaded | None = None
         self._adapters = AdapterRegistry(spec.adapters, self._supervisor.send)
+        self.inspector = Inspector(spec)
         self._streams: dict[int, GenerationStream | PendingResult] = {}
         self._ids = itertools.count(1)
         self._running = self._waiting = 0
@@ -118,10 +120,12 @@ class EngineClient:
 
     async def close(self) -> None:
         """End the engine; requests still in flight fail with EngineUnavailable."""
+        await self.inspector.close()
         await self._supervisor.close()
 
     def kill(self) -> None:
         """End the engine without waiting for anything."""
+        self.inspector.kill()
         self._supervisor.kill()
 
     def check_available(self) -> None:
@@ -193,6 +197,19 @@ class EngineClient:
         assert scores is not None, "a classification ends with scores"
         return scores
 
+    async def inspect(
+        self, prompt: Sequence[int], *, adapter: str | None = None, layers: list[int] | None = None
+    ) -> Inspected:
+        """What attention takes from where in `layers` (None: all), and what each layer would say next; computed beside the engine.
+        Errors as `generate`, but that the queue is the inspector's own; RequestTimeout, InspectorUnavailable."""
+        self._supervisor.check_ready()
+        prompt = token_ids(prompt)
+        check_fits(len(prompt), 0, self.info.context)
+        check_ids(prompt, _GREEDY, self.info.vocab_size)
+        self._check_model(adapter, "generate")
+        path = None if adapter is None else self._adapters.path(adapter)
+        return await self.inspector.inspect(InspectJob(prompt, path, layers))
+
     async def load_adapter(self, name: str, path: str) -> Sequence[str]:
         """Load the adapter in directory `path` (PEFT's layout) and call it `name`; its labels, none unless it classifies. It is
         loaded again whenever the engine starts again. Raises AdapterError, InvalidRequest, EngineUnavailable."""
@@ -232,17 +249,9 @@ class EngineClient:
         seed = secrets.randbits(63) if params.seed is None else params.seed
         wait, life = self.limits.max_queue_wait, self.limits.request_timeout
         return Submit(
-            request_id,
-            prompt,
-            max_tokens,
-            params,
-            seed,
-            queue_limit=wait,
-            run_limit=life,
-            task=task,
-            adapter=adapter,
+            request_id, prompt, max_tokens, params, seed, queue_limit=wait, run_limit=life, task=task, adapter=adapter,
             sent=time.monotonic(),
-        )
+        )  # fmt: skip
 
     def _check_model(self, adapter: str | None, task: Task) -> None:
         """InvalidRequest when there is no such adapter, or the model (with it) isn't made for this."""

@@ -71,16 +71,23 @@ def available_cpus() -> int:
 
 
 def _environment(spec: EngineSpec) -> dict[str, str]:
-    """The child's environment. OpenMP reads these when torch loads it, so they can't be set later.
+    """The engine's environment.
 
     By default one thread less than there are processors, so that the HTTP process keeps one: two OpenMP threads that wait for
     each other at every barrier lose whole scheduler ticks when a third thing wants a core. (Our own kernels' threads don't:
     model.backend has how many they are.)
     """
     threads = spec.threads or max(1, available_cpus() - 1)
-    env = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    env = child_environment(threads)
     if threads >= available_cpus():
         # No core is left over: threads that spin while they wait would fight the HTTP process for one.
         env.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    return env
+
+
+def child_environment(threads: int) -> dict[str, str]:
+    """The environment of a Python process that computes on so many threads and finds this code. OpenMP reads the numbers when
+    torch loads it, so they can't be set later."""
+    env = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     env["PYTHONPATH"] = os.pathsep.join([str(_SOURCE_ROOT), *filter(None, [env.get("PYTHONPATH")])])
     return env

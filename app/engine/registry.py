@@ -49,6 +49,12 @@ class AdapterRegistry:
         self._paths.pop(name, None)
         await self._change(name)
 
+    def path(self, name: str) -> str:
+        """The directory that an adapter was loaded from. AdapterError when there is none of that name."""
+        if name not in self._paths:
+            raise self.unknown(name)
+        return self._paths[name]
+
     def unknown(self, name: str) -> AdapterError:
         """The error for a name that is none."""
         there = ", ".join(sorted(self.labels))

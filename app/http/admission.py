@@ -7,7 +7,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.engine.messages import EngineUnavailable, QueueFull
 from app.http.errors import to_api_error
 
-ASKING = frozenset({"/generate", "/instruct", "/classify", "/v1/completions", "/v1/chat/completions", "/v1/embeddings"})
+ASKING = frozenset(
+    {"/generate", "/instruct", "/classify", "/inspect", "/v1/completions", "/v1/chat/completions", "/v1/embeddings"}
+)
 
 
 class Admission:

@@ -22,6 +22,7 @@ LEAST = {
     "/v1/completions": {"prompt": "a", "max_tokens": 1},
     "/v1/chat/completions": {"messages": [{"role": "user", "content": "a"}], "max_tokens": 1},
     "/v1/embeddings": {"input": "a", "model": "tiny"},
+    "/inspect": {"text": "a"},
     "/tokenize": {"prompt": "a"},
     "/detokenize": {"tokens": [97]},
     "/v1/adapters": {"name": "a"},
@@ -182,6 +183,7 @@ LARGE = {
     "/v1/chat/completions": {"messages": [{"role": "user", "content": "<|endoftext|>" * 70_000}]},
     "/v1/embeddings": {"input": ["a"] * 240_000},
     "/classify": {"input": "\u00e9" * 160_000, "labels": ["x", "y"]},
+    "/inspect": {"text": "ab " * 330_000},
     "/tokenize": {"prompt": "a" * 1_000_000, "return_token_strs": True},
     "/detokenize": {"tokens": [97] * 240_000},
 }
