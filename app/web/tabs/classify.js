@@ -1,9 +1,46 @@
-/** The classify tab. */
+/** The classify tab: labels for one text, or for many. */
+
+import { h } from "../lib/dom.js";
+import { radios } from "./classify/choice.js";
+import { createMany } from "./classify/many.js";
+import { createSetup } from "./classify/setup.js";
+import { createSingle } from "./classify/single.js";
+
+const KEPT = "classify.many";
 
 /**
  * @param {HTMLElement} element
  * @param {Object<string, any>} context {api, models, store, toast, h}
  */
-export function mount(element, { h }) {
-  element.append(h("div", { class: "page stack" }, h("h2", null, "classify")));
+export function mount(element, context) {
+  const setup = createSetup(context, {
+    onSample(text) {
+      single.setText(text);
+      choose("one");
+    },
+  });
+  const single = createSingle(context, setup);
+  const many = createMany(context, setup);
+  const choice = radios("How many texts?", [["one", "One text"], ["many", "Many texts"]], choose);
+
+  function choose(which) {
+    choice.check(which);
+    single.element.hidden = which !== "one";
+    many.element.hidden = which !== "many";
+    try {
+      context.store.set(KEPT, which === "many");
+    } catch (error) {
+      context.toast(error.message, "error");
+    }
+  }
+
+  choose(context.store.get(KEPT, false) ? "many" : "one");
+  element.append(
+    h(
+      "div",
+      { class: "page stack" },
+      h("h2", null, "Classify"),
+      h("div", { class: "classify" }, setup.element, h("section", { class: "card stack", "aria-label": "Texts" }, choice.element, single.element, many.element)),
+    ),
+  );
 }

@@ -1,0 +1,140 @@
+/** A job under way: progress, pause, what has come of it so far, and the file. */
+
+import { BulkRun } from "../../lib/bulk.js";
+import { download, formatNumber, h, replace } from "../../lib/dom.js";
+import { formatCount, formatLong, formatShare } from "../../lib/units.js";
+import { askLabels, describeSetup } from "./ask.js";
+import { countResults, resultsAsCsv } from "./results.js";
+import { createResultTable } from "./table.js";
+
+const DRAW_EVERY = 200; // milliseconds
+
+/**
+ * @param {Object<string, any>} context {api}
+ * @param {object} options
+ * @param {import("../../lib/jobs.js").Job & {body: import("./many.js").JobBody}} options.job
+ * @param {(object|undefined)[]} options.results
+ * @param {(entries: [number, object|null][], done: number) => void} options.onResults keeps them
+ * @param {() => void} options.onLeave asked for another job
+ */
+export function createJob({ api }, { job, results, onResults, onLeave }) {
+  const { body } = job;
+  const run = new BulkRun({
+    texts: body.rows.map((row) => row.cells[body.column]),
+    results,
+    ask: (texts, signal) => askLabels(api, body.setup, texts, signal),
+    onResults: (places) => onResults(places.map((place) => [place, results[place]]), run.done),
+    onChange: () => schedule(),
+  });
+  const view = createView(job, results, {
+    go: () => run.start(),
+    pause: () => run.pause(),
+    cancel: () => run.cancel(),
+    retry() {
+      const places = failuresToRetry(body, results);
+      run.forgetFailures(places);
+      onResults(places.map((place) => [place, null]), run.done);
+      run.start();
+    },
+    save: () => download(`${job.name.replace(/\.\w{1,6}$/, "")}.labelled.csv`, resultsAsCsv(body, results), "text/csv;charset=utf-8"),
+    leave: onLeave,
+  });
+  let timer = null;
+  let drawn = 0;
+
+  // A fast server answers many batches a second; whoever reads along sees no more of it drawn so often.
+  function schedule() {
+    if (timer !== null) return;
+    timer = setTimeout(draw, Math.max(0, drawn + DRAW_EVERY - performance.now()));
+  }
+
+  function draw() {
+    timer = null;
+    drawn = performance.now();
+    view.update(run);
+  }
+
+  draw();
+  return { element: view.element, run };
+}
+
+/** Failures that another try may mend: not those of rows that have no text. */
+function failuresToRetry(body, results) {
+  return [...results.keys()].filter((place) => results[place]?.error && !body.rows[place].error && body.rows[place].cells[body.column].trim());
+}
+
+function createView(job, results, { go, pause, cancel, retry, save, leave }) {
+  const { body } = job;
+  const button = (text, onclick, kind = "") => h("button", { class: `button ${kind}`, type: "button", onclick }, text);
+  const buttons = {
+    go: button("Continue", go, "primary"),
+    pause: button("Pause", pause),
+    cancel: button("Cancel", cancel),
+    retry: button("Ask again for failed rows", retry),
+    save: button("Download CSV", save),
+  };
+  const bar = h("progress", { class: "progress", max: Math.max(1, body.rows.length), value: 0, "aria-label": "Rows done" });
+  const line = h("p", { class: "muted" });
+  const state = h("p", { role: "status" });
+  const message = h("p", { class: "error-box", role: "alert", hidden: true });
+  const summary = h("ol", { class: "bars", "aria-label": "Labels by number of rows" });
+  const table = createResultTable(body, results);
+  return {
+    element: h(
+      "div",
+      { class: "stack" },
+      h("div", { class: "row spread" }, h("h3", null, job.name), button("Another job", leave, "small")),
+      h("p", { class: "help" }, `${formatCount(body.rows.length, "row")} · ${describeSetup(body.setup)}`),
+      bar,
+      h("div", { class: "row spread" }, state, line),
+      message,
+      h("div", { class: "row" }, Object.values(buttons)),
+      summary,
+      table.element,
+    ),
+    update(run) {
+      const counts = countResults(results);
+      bar.value = run.done;
+      const told = describeState(run, counts);
+      if (state.textContent !== told) state.textContent = told;
+      line.textContent = describePace(run);
+      message.hidden = run.message === null;
+      if (message.textContent !== (run.message ?? "")) message.textContent = run.message ?? "";
+      buttons.go.hidden = run.active || run.state === "done";
+      buttons.pause.hidden = buttons.cancel.hidden = !run.active;
+      buttons.pause.disabled = run.state === "pausing";
+      buttons.retry.hidden = run.active || failuresToRetry(body, results).length === 0;
+      buttons.save.disabled = run.done === 0;
+      replace(summary, counts.labels.map(([label, count]) => shareOf(label, count, run.done - counts.failed)));
+      table.update(counts);
+    },
+  };
+}
+
+const WORDS = { ready: "Not begun", running: "Working…", waiting: "Waiting for the server…", pausing: "Pausing after this batch…", paused: "Paused" };
+
+function describeState(run, { failed, truncated }) {
+  if (run.state !== "done") return WORDS[run.state];
+  const parts = [`Done: ${formatCount(run.texts.length, "row")}`];
+  if (failed) parts.push(`${formatNumber(failed)} with an error`);
+  if (truncated) parts.push(`${formatNumber(truncated)} cut off at the end, being longer than the model can read`);
+  return `${parts.join(", ")}.`;
+}
+
+function describePace(run) {
+  const parts = [`${formatNumber(run.done)} of ${formatNumber(run.texts.length)}`];
+  if (run.answered) parts.push(`${formatNumber(run.answered / run.seconds, run.answered < 10 * run.seconds ? 1 : 0)} rows/s`);
+  if (run.active && run.secondsLeft !== null) parts.push(`about ${formatLong(run.secondsLeft)} left`);
+  return parts.join(" · ");
+}
+
+function shareOf(label, count, all) {
+  const share = all ? count / all : 0;
+  return h(
+    "li",
+    { class: "bar" },
+    h("span", { class: "bar-label" }, label),
+    h("span", { class: "bar-track", "aria-hidden": "true" }, h("span", { class: "bar-fill", style: { inlineSize: `${100 * share}%` } })),
+    h("span", { class: "bar-value" }, `${formatNumber(count)} (${formatShare(share)})`),
+  );
+}

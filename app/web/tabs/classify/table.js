@@ -1,0 +1,88 @@
+/** The table of a job's rows: all, or only some, a page at a time. */
+
+import { formatNumber, h, replace, uniqueId } from "../../lib/dom.js";
+import { formatShare } from "../../lib/units.js";
+
+const PAGE = 50;
+const LONGEST = 300; // characters of a text
+
+/**
+ * @param {{rows: import("../../lib/tables.js").Row[], column: number}} body
+ * @param {(import("../../lib/bulk.js").Answer|import("../../lib/bulk.js").Failure|undefined)[]} results
+ */
+export function createResultTable(body, results) {
+  const id = uniqueId("filter");
+  let shown = PAGE;
+  const select = h("select", { class: "select", id });
+  const tbody = h("tbody");
+  const head = h("tr", null, ["Line", "Text", "Label", "Probability"].map((name) => h("th", { scope: "col" }, name)));
+  const table = h("table", { class: "table results" }, h("thead", null, head), tbody);
+  const more = h("button", { class: "button small", type: "button" }, "Show more");
+  const none = h("p", { class: "muted" });
+
+  function draw() {
+    const wanted = FILTERS[select.value.slice(0, 1)] ?? FILTERS.a;
+    const label = select.value.slice(1);
+    const rows = [];
+    let found = 0;
+    for (const [place, result] of results.entries()) {
+      if (!result || !wanted(result, label)) continue;
+      found += 1;
+      if (rows.length < shown) rows.push(rowOf(body, place, result));
+    }
+    replace(tbody, rows);
+    more.hidden = found <= shown;
+    more.textContent = `Show more (${formatNumber(found - rows.length)} left)`;
+    none.textContent = found ? "" : "No row yet.";
+    table.hidden = found === 0;
+  }
+
+  select.addEventListener("change", () => {
+    shown = PAGE;
+    draw();
+  });
+  more.addEventListener("click", () => {
+    shown += 4 * PAGE;
+    draw();
+  });
+  return {
+    element: h(
+      "div",
+      { class: "stack" },
+      h("div", { class: "row" }, h("label", { class: "label", for: id }, "Rows"), select),
+      h("div", { class: "scroll-x", tabindex: "0", role: "group", "aria-label": "Rows with their labels" }, table),
+      none,
+      h("div", null, more),
+    ),
+    /** Results have come. `counts` as countResults gives them. */
+    update(counts) {
+      const options = [["a", "All that are done"]];
+      if (counts.failed) options.push(["e", `With an error (${formatNumber(counts.failed)})`]);
+      if (counts.truncated) options.push(["t", `Cut off (${formatNumber(counts.truncated)})`]);
+      for (const [label, count] of counts.labels) options.push([`l${label}`, `${label} (${formatNumber(count)})`]);
+      const value = select.value || "a";
+      // A list that someone has open must not change under the pointer.
+      if (document.activeElement !== select) replace(select, options.map(([key, text]) => h("option", { value: key }, text)));
+      select.value = options.some(([key]) => key === value) ? value : "a";
+      draw();
+    },
+  };
+}
+
+/** @type {Object<string, (result: any, label: string) => boolean>} by the first letter of an option's value */
+const FILTERS = {
+  a: () => true,
+  e: (result) => Boolean(result.error),
+  t: (result) => Boolean(result.truncated),
+  l: (result, label) => result.label === label,
+};
+
+function rowOf(body, place, result) {
+  const row = body.rows[place];
+  const text = row.cells[body.column];
+  const clipped = text.length > LONGEST ? `${text.slice(0, LONGEST)}…` : text;
+  const answer = result.error
+    ? [h("td", { class: "error", colspan: 2 }, result.error)]
+    : [h("td", null, result.label, result.truncated && h("span", { class: "help" }, " (cut off)")), h("td", null, formatShare(result.scores[0][1]))];
+  return h("tr", null, h("td", { class: "muted" }, row.line), h("td", { class: "results-text" }, clipped), answer);
+}
