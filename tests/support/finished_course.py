@@ -140,11 +140,12 @@ def finished_course(tmp_path: Path, model: Path) -> Places:
         work / "instruct-data" / "report.json",
         {"sources": {"tales": {"rows": 5, "left out": 1}}, "rows": 5, "held out": 1},
     )
-    put(work / "rows" / "report.json", {"sentiment-train": 60_000, "sentiment-validation": 900, "sms-test": 990})
+    put(work / "sms-data" / "report.json", {"test.jsonl": {"rows": 990}})
+    put(work / "sentiment-data" / "report.json", {"train.jsonl": {"rows": 60_000}, "validation.jsonl": {"rows": 900}})
     put(work / "samples" / "0-0.json", {"command": "homegrown generate 'Once'", "text": "Once upon\n# a time"})
     measured(work, "base-text", texts(1.9))
     measured(work, "base-hellaswag", hellaswag(26))
-    measured(work, "sentiment-sst2", [labelled("classify", "sst2-dev", 78)])
+    measured(work, "sentiment-rt", [labelled("classify", "test_rt.jsonl", 78)])
     for name, right in (("base", 15), ("instruct", 45)):
         for kind in ("fairytale", "held-out"):
             measured(work, f"{name}-{kind}", [answers(right)])

@@ -49,7 +49,7 @@ def collect(places: Places) -> Figures:
         "instruct": {"rows": _json(work / "instruct-data" / "report.json", "instruct-data")},
         "samples": [_json(path, "measure") for path in sorted((work / "samples").glob("*.json"))],
         "short": [_short(path, work) for path in sorted(work.glob("short-*"))],
-        "rows": _json(work / "rows" / "report.json", "rows"),
+        "rows": {name: _json(work / f"{name}-data" / "report.json", f"{name}-data") for name in ("sms", "sentiment")},
     }
     return places.scrubbed(found)
 

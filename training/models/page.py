@@ -37,7 +37,7 @@ _WHAT = {
     "base": "goes on with a text",
     "instruct": "answers instructions and questions about a text",
     "sms-spam": "ham or spam",
-    "sentiment": "neg or pos, of film reviews",
+    "sentiment": "negative or positive, of film reviews",
 }
 _DATA = (
     ("832 books of simple fiction", "base", "Project Gutenberg, from rcdm-uga/Gutenberg_Text@a0b16d35", "public domain in the US"),
@@ -152,7 +152,7 @@ def readme_table(figures: Figures) -> Table:
                 f"FairytaleQA: F1 {after.shown} ({after.interval}), the base {before.shown}",
             ]
         )
-    for name, result, title in (("sms-spam", sms, "SMS spam"), ("sentiment", tone, "rt-polarity")):
+    for name, result, title in (("sms-spam", sms, "SMS spam"), ("sentiment", tone, "SST-2's dev set")):
         if result is not None:
             accuracy, words = result.figure(ACCURACY), beside(result, LOGISTIC, ACCURACY)
             other = f", logistic regression {100 * words:.2f} %" if words is not None else ""
@@ -182,7 +182,7 @@ def _making(figures: Figures) -> list[str]:
         "from their saved "
         "states. `python -m training.models --dry-run` prints every command; `--only STEP` and `--from STEP` "
         "choose. These four "
-        "train (the rows between them are made by the steps `instruct-data` and `rows`):",
+        "train (the rows for them are made by the steps `instruct-data`, `sms-data` and `sentiment-data`):",
         "```sh\n" + "\n".join(lines) + "\n```",
     ]
 
@@ -228,7 +228,13 @@ def _examples(figures: Figures) -> list[str]:
     asked = {key: result.details["examples"] for key, result in results.items() if result is not None}
     if "instruct" not in asked:
         return []
-    parts = ["Questions of FairytaleQA's validation split, drawn by seed 0, as they were answered:"]
+    parts = [
+        "Which update's weights the adapter has was chosen by the loss on FairytaleQA's validation split, which "
+        "the table's first rows "
+        "are drawn from; by the held-out instructions nothing was chosen. Some of its questions, drawn by seed 0, "
+        "as they were "
+        "answered:"
+    ]
     for example in asked["instruct"]:
         parts.append(f"**Request**\n\n{quoted(example['request'])}\n\n**Reference**\n\n{quoted(example['reference'])}")
         for key, examples in asked.items():
@@ -245,13 +251,13 @@ def _confusions(figures: Figures) -> list[str]:
 
 
 def _rows_text(figures: Figures) -> str:
-    rows: Mapping[str, int] = figures["rows"]
+    rows: Mapping[str, Mapping[str, int]] = figures["rows"]["sentiment"]
     return (
-        f"Sentiment: {rows['sentiment-train']:,} rows of rt-polarity and SST-2 train, "
-        f"{rows['sentiment-validation']:,} choose the weights. "
-        "SST-2 was made of rt-polarity's sentences, so every training row went that shares a run of six words with "
-        "a test or "
-        "validation row or, being shorter, stands in one as a whole. Nothing was chosen by the figures of test rows."
+        f"Sentiment: {rows['train.jsonl']['rows']:,} rows of SST-2 and rt-polarity train, "
+        f"{rows['validation.jsonl']['rows']:,} choose the "
+        "weights. SST-2 was made of rt-polarity's sentences: what trains, what chooses and what tests shares no "
+        "run of six words. "
+        "Nothing was chosen by the figures of test rows."
     )
 
 

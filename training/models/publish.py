@@ -10,6 +10,7 @@ from pathlib import Path
 from model.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, read_adapter_config
 from model.errors import CheckpointError
 from model.files import WEIGHTS, staged_directory, write_json
+from model.prompts import CHAT_TEMPLATE_FILE, INSTRUCTION_TEMPLATE_FILE
 from training.models.figures import Figures, collect
 from training.models.places import ADAPTERS, BASE, Places, shown
 from training.models.tables import answers_table, classifiers_table, few_shot_table, texts_table
@@ -40,6 +41,7 @@ def publish(places: Places, commands: Mapping[str, str]) -> Path:
         for name in ADAPTERS:
             adapter = stage / "adapters" / name
             _copy(places, name, adapter, (ADAPTER_CONFIG, ADAPTER_WEIGHTS))
+            _spare_tokenizer(adapter, stage)
             write_json(adapter / ADAPTER_CONFIG, read_adapter_config(adapter) | {"base_model_name_or_path": BASE})
             _complete(places, name, adapter, figures, commands)
         check_sizes(stage, places.checkpoints, target.name)
@@ -87,6 +89,16 @@ def _copy(places: Places, name: str, to: Path, needed: tuple[str, ...]) -> None:
             raise CheckpointError(f"{run}: holds no {file}; {remedy}")
     shutil.copytree(run, to, dirs_exist_ok=True, copy_function=shutil.copyfile)
     shutil.copyfile(places.path(recipe), to / RECIPE)
+
+
+def _spare_tokenizer(adapter: Path, base: Path) -> None:
+    """Take out an adapter's tokenizer where it is the base's: half a megabyte. One with templates keeps it, since they are read
+    together."""
+    own, bases = adapter / "tokenizer.json", base / "tokenizer.json"
+    templates = any((adapter / name).is_file() for name in (CHAT_TEMPLATE_FILE, INSTRUCTION_TEMPLATE_FILE))
+    if not templates and own.is_file() and bases.is_file() and own.read_bytes() == bases.read_bytes():
+        own.unlink()
+        (adapter / "tokenizer_config.json").unlink(missing_ok=True)
 
 
 def _complete(places: Places, name: str, directory: Path, figures: Figures, commands: Mapping[str, str]) -> None:

@@ -7,7 +7,7 @@ from model.errors import ConfigError
 from training.models.page import write_page
 from training.models.places import BASE, Places, held_out_arguments
 from training.models.publish import publish
-from training.models.rows import FILES, write_rows
+from training.models.sms import write_sms
 from training.models.tasks import Task
 
 MODEL = f"$WORK/{BASE}/model"
@@ -25,12 +25,12 @@ _CUT_SHORT = (
 SHORT = {"short-a": 0, "short-b": 0, "short-c": 1}  # run -> seed
 _FEW = {
     "sms": (
-        "$WORK/rows/sms-test.jsonl", "$WORK/rows/sms-train.jsonl",
+        "$WORK/sms-data/test.jsonl", "$WORK/sms-data/train.jsonl",
         ("--prompt", r"Message: {text}\nKind: {label}", "--label-name", "ham=normal"),
     ),
     "sentiment": (
-        "$WORK/rows/sentiment-test.jsonl", "$WORK/rows/sentiment-train.jsonl",
-        ("--prompt", r"Review: {text}\nSentiment: {label}", "--label-name", "neg=negative", "--label-name", "pos=positive"),
+        "$WORK/sentiment-data/test_sst2.jsonl", "$WORK/sentiment-data/train.jsonl",
+        ("--prompt", r"Review: {text}\nSentiment: {label}"),
     ),
 }  # fmt: skip
 _ANSWERED = {"fairytale": "$DATA/instruct/fairytaleqa_val.jsonl.gz", "held-out": "$WORK/instruct-data/held_out.jsonl"}
@@ -50,7 +50,8 @@ def course(places: Places) -> list[Step]:
     return [
         Step("base", "pretrain the base model: many hours, goes on where it was stopped", (_base(places),)),
         Step("instruct-data", "mix the instruction sets", (_mixture(),)),
-        Step("rows", "split the labelled rows", (_rows(),)),
+        Step("sms-data", "split the messages", (_sms_data(),)),
+        Step("sentiment-data", "part the film reviews' sentences", (_sentiment_data(),)),
         Step("instruct", "tune the base to answer", (_instruct(),)),
         Step("sms-spam", "tune it to find spam", (_sms(),)),
         Step("sentiment", "tune it to tell praise from blame", (_sentiment(),)),
@@ -87,15 +88,33 @@ def _mixture() -> Task:
     return Task("instruct-data", results, (*texts, "$RECIPES/base.toml"), call=mix)
 
 
-def _rows() -> Task:
-    results = tuple(f"$WORK/rows/{name}" for name in FILES)
-    return Task("rows", results, ("$DATA/classify", "$RECIPES/classify_sms.toml"), call=write_rows)
+def _sms_data() -> Task:
+    recipe = "$RECIPES/classify_sms.toml"
+
+    def split(places: Places) -> Path:
+        return write_sms(places.path("$DATA"), places.path("$WORK/sms-data"), places.path(recipe))
+
+    results = tuple(f"$WORK/sms-data/{name}" for name in ("train.jsonl", "test.jsonl", "report.json"))
+    return Task("sms-data", results, ("$DATA/classify/sms_spam.tsv", recipe), call=split)
+
+
+def _sentiment_data() -> Task:
+    def part(places: Places) -> Path:
+        from training.models.sentiment import write_sentiment
+
+        return write_sentiment(places.path("$DATA"), places.path("$WORK/sentiment-data"))
+
+    names = ("train.jsonl", "validation.jsonl", "test_sst2.jsonl", "test_rt.jsonl", "report.json")
+    read = ("sst2_train.tsv.gz", "sst2_dev.tsv", "rt-polarity.neg.txt", "rt-polarity.pos.txt")
+    results = tuple(f"$WORK/sentiment-data/{name}" for name in names)
+    return Task("sentiment-data", results, tuple(f"$DATA/classify/{name}" for name in read), call=part)
 
 
 def _instruct() -> Task:
     data, recipe = "$WORK/instruct-data/train.jsonl", "$RECIPES/instruct.toml"
-    command = ("finetune", "instruct", data, "--recipe", recipe, "--model", MODEL)
-    return _run("instruct", command, (_WEIGHTS, data, recipe), ("evaluation.json",))
+    tales = "$DATA/instruct/fairytaleqa_val.jsonl.gz"
+    command = ("finetune", "instruct", data, "--validation", tales, "--recipe", recipe, "--model", MODEL)
+    return _run("instruct", command, (_WEIGHTS, data, tales, recipe), ("evaluation.json",))
 
 
 def _sms() -> Task:
@@ -105,7 +124,7 @@ def _sms() -> Task:
 
 
 def _sentiment() -> Task:
-    train, validation, test = (f"$WORK/rows/sentiment-{side}.jsonl" for side in ("train", "validation", "test"))
+    train, validation, test = (f"$WORK/sentiment-data/{side}.jsonl" for side in ("train", "validation", "test_sst2"))
     recipe = "$RECIPES/classify_sentiment.toml"
     held_out = ("--validation", validation, "--test", test)
     command = ("finetune", "classify", train, *held_out, "--recipe", recipe, "--model", MODEL)
@@ -140,10 +159,10 @@ def _measures(places: Places) -> list[Task]:
             )
         tasks += [_few(name, model, sources, extra, kind, shots) for kind in _FEW for shots in SHOTS]
         tasks += [_answers(name, model, sources, extra, kind) for kind in _ANSWERED]
-    train, dev = "$WORK/rows/sentiment-train.jsonl", "$WORK/rows/sst2-dev.jsonl"
+    train, other = "$WORK/sentiment-data/train.jsonl", "$WORK/sentiment-data/test_rt.jsonl"
     adapter = "$WORK/sentiment/model"
     sources = (_WEIGHTS, f"{adapter}/adapter_model.safetensors", train)
-    tasks.append(_evaluation("sentiment-sst2", adapter, f"classify={dev}", sources, ("--train", train)))
+    tasks.append(_evaluation("sentiment-rt", adapter, f"classify={other}", sources, ("--train", train)))
     return tasks
 
 

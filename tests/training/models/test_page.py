@@ -75,11 +75,11 @@ def test_the_page_is_whole_and_can_be_made_again_without_the_runs(places: Places
 def test_figures_hold_no_path_of_the_machine_and_only_what_is_shown(places: Places) -> None:
     path = places.work / "measures" / "base-sms-4.json"
     content = json.loads(path.read_text())
-    content["results"][0]["notes"] = [f"4 examples drawn from {places.work}/rows/sms-train.jsonl by seed 0"]
+    content["results"][0]["notes"] = [f"4 examples drawn from {places.work}/sms-data/train.jsonl by seed 0"]
     path.write_text(json.dumps(content))
     figures = collect(places)
     assert figures["measures"]["base-sms-4"]["results"][0]["notes"] == [
-        "4 examples drawn from runs/models/rows/sms-train.jsonl by seed 0"
+        "4 examples drawn from runs/models/sms-data/train.jsonl by seed 0"
     ]
     assert str(places.work) not in json.dumps(figures)
     assert "reliability" not in figures["classifiers"]["sms-spam"][0]["details"]
@@ -112,7 +112,7 @@ def test_what_they_cannot_do_follows_the_figures(places: Places) -> None:
     assert "no better than chance (26.00 %, chance 25.00 %)" in said
     assert "55.00 % of its answers go on until they are cut" in said
     assert (
-        "rt-polarity, homegrown-base, no examples" in said
+        "SST-2, dev set, homegrown-base, no examples" in said
     )  # 55 of 100: the interval reaches down to the majority's 50
     (places.work / "measures" / "base-hellaswag.json").unlink()
     assert "HellaSwag" not in " ".join(limits(collect(places)))
@@ -157,7 +157,7 @@ def test_the_bundled_card_can_be_read() -> None:
 
 @pytest.mark.parametrize(("gone", "error", "text"), [
     ("measures/base-text.json", DataError, "--only measure"), ("sms-spam/evaluation.json", ConfigError, "--only sms-spam"),
-    ("rows/report.json", ConfigError, "--only rows"), (f"{BASE}/log.jsonl", DataError, "the step base"),
+    ("sms-data/report.json", ConfigError, "--only sms-data"), (f"{BASE}/log.jsonl", DataError, "the step base"),
     (f"{BASE}/model/README.md", DataError, "the step base"), ("short-b/model/README.md", DataError, "the step base-short"),
 ])  # fmt: skip
 def test_what_is_missing_is_named_with_the_step_that_makes_it(

@@ -94,6 +94,21 @@ def test_a_card_that_names_its_base_keeps_that(places: Places) -> None:
     assert text.count("base_model") == 1
 
 
+def test_an_adapter_has_no_second_copy_of_the_bases_tokenizer(places: Places) -> None:
+    for name, text in (
+        (BASE, "vocabulary"),
+        ("instruct", "vocabulary"),
+        ("sms-spam", "vocabulary"),
+        ("sentiment", "another"),
+    ):
+        for file in ("tokenizer.json", "tokenizer_config.json"):
+            (places.work / name / "model" / file).write_text(text)
+    (places.work / "instruct" / "model" / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    there = files(publish(places, COMMANDS))
+    assert [name for name in ADAPTERS if f"adapters/{name}/tokenizer.json" in there] == ["instruct", "sentiment"]
+    assert [name for name in ADAPTERS if f"adapters/{name}/tokenizer_config.json" in there] == ["instruct", "sentiment"]
+
+
 def test_every_published_model_has_a_command(places: Places) -> None:
     lines = command_lines(places)
     for name in (BASE, *ADAPTERS):

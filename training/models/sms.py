@@ -1,0 +1,30 @@
+"""The spam classifier's rows as its recipe splits them, written out: few-shot examples are drawn from those that train, and asked
+about are those that test."""
+
+import json
+from pathlib import Path
+
+from model.errors import ConfigError
+from model.files import staged_directory, write_json
+from training.classify_recipe import ClassifySettings
+from training.data.labelled import read_data
+
+TRAIN, TEST, REPORT = "train.jsonl", "test.jsonl", "report.json"
+
+
+def write_sms(data: Path, directory: Path, recipe: Path) -> Path:
+    """Write `directory` with train.jsonl (validation rows too), test.jsonl and how many rows each has (report.json); return it.
+
+    `data`: the folder with classify/. DataError names a file or row that can't be used, ConfigError the recipe's field.
+    """
+    settings = ClassifySettings.from_toml(recipe)
+    found = read_data(settings.data, [data / "classify/sms_spam.tsv"], seed=settings.run.seed)
+    if not found.test:
+        raise ConfigError(f"{recipe}: data.test_fraction must be above 0, so that there are test rows")
+    sides = {TRAIN: [*found.train, *found.validation], TEST: found.test}
+    with staged_directory(directory, overwrite=True) as stage:
+        for name, rows in sides.items():
+            lines = (json.dumps({"text": row.text, "label": row.label}, ensure_ascii=False) + "\n" for row in rows)
+            (stage / name).write_text("".join(lines), "utf-8")
+        write_json(stage / REPORT, {name: {"rows": len(rows)} for name, rows in sides.items()})
+    return directory
