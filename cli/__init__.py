@@ -1,6 +1,7 @@
 """The command `homegrown`. A command's module is imported when the command is asked for, so that `--help` answers at once."""
 
 import importlib
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,9 @@ from model.errors import HomegrownError
 # command -> (module, name in it, the line that `homegrown --help` shows)
 COMMANDS = {
     "serve": ("cli.serve", "serve", "Serve a model over HTTP."),
+    "chat": ("cli.chat", "chat", "Talk with a model in the terminal."),
     "generate": ("cli.generate", "generate", "Continue a prompt without a server."),
+    "classify": ("cli.classify", "classify", "Label the texts of a file."),
     "pretrain": ("cli.pretrain", "pretrain", "Train a language model from scratch, or go on with one."),
     "tokenizer": ("cli.pretrain", "tokenizer", "Train a tokenizer."),
     "finetune": (
@@ -24,16 +27,35 @@ COMMANDS = {
     "merge": ("cli.weights", "merge", "Add a low-rank adapter to its base model's weights."),
     "pull": ("cli.weights", "pull", "Fetch open weights from the Hugging Face Hub."),
     "import": ("cli.weights", "import_", "Turn a GGUF file into a model directory."),
+    "bench": ("cli.bench", "bench", "Measure how fast a model runs on this machine."),
+    "completion": ("cli.completion", "completion", "Print the script that completes these commands in a shell."),
 }
+
+EXIT_CODES = (
+    ("0", "Done."),
+    ("1", "An error: one line on stderr says what is wrong, and what to do."),
+    ("2", "A command line that can't be understood."),
+    ("130", "Interrupted by Ctrl-C; nothing is left half written."),
+)
+# Fixed, so that completion works whatever file the command was started by.
+PROGRAM, COMPLETE = "homegrown", "_HOMEGROWN_COMPLETE"
 
 
 def main() -> None:
-    """Entry point of the console script: a mistake that a person can mend is one line, and exit code 1."""
+    """Entry point of the console script; ends with one of EXIT_CODES."""
     try:
-        commands()
+        code = commands(prog_name=PROGRAM, complete_var=COMPLETE, standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):  # click makes the one of the other
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one now could only add a traceback
+        click.echo(f"{PROGRAM}: interrupted", err=True)
+        sys.exit(130)
     except (HomegrownError, OSError) as error:  # OSError: a directory that can't be made, a full disk
-        click.echo(f"homegrown: {error}", err=True)
+        click.echo(f"{PROGRAM}: {error}", err=True)
         sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 class _LazyGroup(click.Group):
@@ -52,11 +74,21 @@ class _LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, _, line) in COMMANDS.items()])
 
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Exit codes"):
+            formatter.write_dl(EXIT_CODES)
+
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="homegrown", prog_name="homegrown")
 def commands() -> None:
-    """A GPT you train, own and serve."""
+    """A GPT you train, own and serve.
+
+    \b
+    homegrown serve
+    homegrown chat
+    homegrown COMMAND --help
+    """
 
 
 @contextmanager

@@ -60,7 +60,7 @@ def resolve_model(name: str) -> Path:
         raise CheckpointError(f"{name}: holds no config.json; a model directory needs it")
     if name in ALIASES or _REPOSITORY.fullmatch(name):
         raise CheckpointError(f"{name} is not here yet; get it with: homegrown pull {name}")
-    raise CheckpointError(f"there is no model {name!r}; name a directory or one of: {', '.join(_available())}")
+    raise CheckpointError(f"there is no model {name!r}; name a directory or one of: {', '.join(known_models())}")
 
 
 def own_adapters(model: Path) -> Path | None:
@@ -221,7 +221,8 @@ def _place(repository: str) -> Path:
     return models_directory() / repository
 
 
-def _available() -> list[str]:
+def known_models() -> list[str]:
+    """Names that `resolve_model` and `pull` know: of bundled and of pulled models, and the aliases."""
     bundled = (path.parent.name for path in BUNDLED.glob("*/config.json"))
     root = models_directory()
     pulled = (str(path.parent.relative_to(root)) for path in root.glob(f"*/*/{RECORD}"))

@@ -141,7 +141,7 @@ def test_ctrl_c_leaves_a_run_to_go_on_with(tiny_llama_dir: Path, class_files: tu
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 1
+    assert process.returncode == 130
     assert "Traceback" not in errors
     assert "--resume goes on" in errors
     assert not (run / "model").exists()
