@@ -1,0 +1,59 @@
+/** Square maps of attention: a pixel for each pair of tokens; the style sheet makes them as large as they are to be. */
+
+import { h } from "./dom.js";
+
+/** Weights are small numbers mostly: this brings out the differences between them. */
+const GAMMA = 0.7;
+
+/**
+ * How dark a weight is drawn, from 0 to 1.
+ * @param {number} weight
+ */
+export function shade(weight) {
+  return Math.min(1, Math.max(0, weight)) ** GAMMA;
+}
+
+/**
+ * A canvas that shows `matrix` in its own text colour. Call `paint` again when the colours have changed.
+ * @param {string} name for screen readers; empty when it only adorns something that has a name
+ * @returns {{element: HTMLCanvasElement, paint: (matrix?: number[][]) => void}}
+ */
+export function createHeatmap(name) {
+  const element = h("canvas", name ? { class: "heatmap", role: "img", "aria-label": name } : { class: "heatmap", "aria-hidden": "true" });
+  let shown = null;
+
+  function paint(matrix = shown) {
+    shown = matrix;
+    if (!matrix) return;
+    const size = matrix.length;
+    element.width = element.height = size;
+    const context = element.getContext("2d");
+    const [red, green, blue] = colourOf(element);
+    const image = context.createImageData(size, size);
+    for (const [query, row] of matrix.entries()) {
+      for (const [key, weight] of row.entries()) {
+        image.data.set([red, green, blue, Math.round(255 * shade(weight))], 4 * (query * size + key));
+      }
+    }
+    context.putImageData(image, 0, 0);
+  }
+
+  return { element, paint };
+}
+
+/** The element's colour as numbers: whatever way the style sheet spells it, a canvas can read it back. */
+function colourOf(element) {
+  const probe = document.createElement("canvas").getContext("2d");
+  probe.fillStyle = getComputedStyle(element).color;
+  probe.fillRect(0, 0, 1, 1);
+  return probe.getImageData(0, 0, 1, 1).data;
+}
+
+/**
+ * Call `listener` when the page's colours change, by the system or by the button.
+ * @param {() => void} listener
+ */
+export function onColours(listener) {
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", listener);
+  new MutationObserver(listener).observe(document.documentElement, { attributeFilter: ["data-theme"] });
+}
