@@ -20,14 +20,20 @@ def locked(make_server):
     return make_server(api_key=KEY, max_slots=1, cors_origins="https://a.example").wait_ready()
 
 
-def test_every_route_but_the_probes_needs_the_key(locked, model_dir):
+OPEN = {(path, "GET") for path in OPEN_PATHS} | {
+    (path, method) for path in ("/", "/page/{path:path}") for method in ("GET", "HEAD")
+}
+
+
+def test_every_route_but_the_probes_and_the_page_needs_the_key(locked, model_dir):
     app = create_app(load_settings({"model": str(model_dir)}), EngineClient(EngineSpec(model=str(model_dir))))
     routes = {(route.path, method) for route in iter_route_contexts(app.routes) for method in route.methods or {"GET"}}
     assert {("/generate", "POST"), ("/v1/models", "GET"), ("/health", "GET"), ("/openapi.json", "GET")} <= routes
+    assert routes > OPEN
     with locked.client() as client:
-        for path, method in routes:
-            path = re.sub(r"{.*?}", "x", path)
-            expected = path in OPEN_PATHS and method == "GET"
+        for route, method in routes:
+            path = re.sub(r"{.*?}", "x", route)
+            expected = (route, method) in OPEN
             for headers in (
                 {},
                 {"authorization": "Bearer wrong"},
@@ -61,8 +67,12 @@ def test_the_key_opens(locked, scheme):
 
 
 @pytest.mark.parametrize(
-    "path", ["/health/", "//health", "/health?x=/generate", "/health/../generate", "/ready;x", "/%68ealth"]
-)
+    "path",
+    [
+        "/health/", "//health", "/health?x=/generate", "/health/../generate", "/ready;x", "/%68ealth", "/page/../generate",
+        "/page/%2e%2e/generate", "/page/..%2fgenerate", "/page//generate", "/page", "//generate", "/?/generate",
+    ],
+)  # fmt: skip
 def test_no_path_trick_opens_another_route(locked, path):
     with locked.client() as client:
         request = httpx.Request("POST", str(client.base_url).rstrip("/") + path, json={"prompt": "a"})
