@@ -1,21 +1,26 @@
 """`homegrown generate`: the model without a server."""
 
+import json
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from model.errors import ConfigError, HomegrownError
+from cli.options import json_option, model_option
+from model.errors import HomegrownError
 
 if TYPE_CHECKING:
+    from app.engine.messages import Delta
     from app.templates import Templates
+    from cli.local import Chosen
     from model.prompts import InstructionTemplate, PromptTemplate
     from model.tokenizer import Tokenizer
 
 
 @click.command()
 @click.argument("prompt")
-@click.option("--model", default=None, help="Bundled or pulled model's name, or a model directory.")
+@model_option
 @click.option(
     "--adapter",
     default=None,
@@ -46,6 +51,7 @@ if TYPE_CHECKING:
 )
 @click.option("--threads", type=click.IntRange(min=1), default=None, help="Compute threads; by default all processors.")
 @click.option("--json-schema", "schema", default=None, help="A JSON schema; the answer is JSON that fits it.")
+@json_option("the answer with its counts and times")
 def generate(
     prompt: str,
     model: str | None,
@@ -60,45 +66,75 @@ def generate(
     quantize: str,
     threads: int | None,
     schema: str | None,
+    as_json: bool,
 ) -> None:
     """Continue PROMPT without a server, printing as it goes.
 
     \b
     homegrown generate "Once upon a time" --seed 1
     homegrown generate "Who is it about?" --instruct --input "Anna had a dog." --temperature 0
+    homegrown generate "The sea" --max-tokens 40 --json | python3 -m json.tool
     """
-    from app.engine import Engine, Grammar, SamplingParams
-    from app.engine.messages import EngineError
-    from app.settings import Settings
-    from model.hub import resolve_model
+    from app.engine import Grammar, SamplingParams
+    from cli.local import LocalEngine, choose, explained
 
     if chat and instruct:
         raise click.UsageError("--chat and --instruct exclude each other: each is a template")
     if text is not None and not instruct:
         raise click.UsageError("--input is for --instruct alone")
     params = SamplingParams(temperature=temperature, top_p=top_p, seed=seed)
-    directory = resolve_model(model or Settings.model_fields["model"].default)
-    adapters, templates = _choose(directory, adapter, answers=chat or instruct)
-    name = next(iter(adapters), None)
-    with Engine(directory, quantize=quantize, max_slots=1, threads=threads, adapters=adapters) as engine:
+    chosen = choose(model, adapter)
+    name, templates = _answering(chosen, answers=chat or instruct)
+    adapters = {} if name is None else {name: chosen.adapters[name]}
+    with (
+        LocalEngine(chosen.directory, quantize=quantize, max_slots=1, threads=threads, adapters=adapters) as engine,
+        explained(),
+    ):
         if engine.info.labels or any(engine.info.adapters.values()):
             raise HomegrownError(
-                f"{name or directory}: is a classifier; it has no language-model head to generate with"
+                f"{name or chosen.name}: is a classifier; it has no language-model head to generate with"
             )
         template = templates.chat if chat else templates.instruction if instruct else None
         ids = _encode(template, engine.tokenizer, prompt, text or "")
-        if template is None:
-            click.echo(prompt, nl=False)
         room = min(max_tokens, max(1, engine.info.context - len(ids)))
         grammar = None if schema is None else Grammar("json_schema", schema)
-        try:
-            for piece in engine.stream(
-                ids, params, max_tokens=room, stop=template.stops if template else (), adapter=name, grammar=grammar
-            ):
-                click.echo(piece, nl=False)
-        except EngineError as error:
-            raise HomegrownError(str(error)) from None
+        deltas = engine.deltas(
+            ids, params, max_tokens=room, stop=template.stops if template else (), adapter=name, grammar=grammar
+        )
+        if as_json:
+            click.echo(_json(name or chosen.name, prompt, list(deltas)))
+            return
+        if template is None:
+            click.echo(prompt, nl=False)
+        with closing(deltas):
+            for delta in deltas:
+                click.echo(delta.text, nl=False)
     click.echo()
+
+
+def _json(model: str, prompt: str, deltas: "list[Delta]") -> str:
+    """The whole answer, named as POST /generate names it."""
+    finish = deltas[-1].finish
+    assert finish is not None, "a whole answer has an end"
+    times, count = finish.timings, finish.completion_tokens
+    fields = {
+        "model": model,
+        "prompt": prompt,
+        "text": "".join(delta.text for delta in deltas),
+        "finish_reason": finish.reason,
+        "stop_reason": finish.stop_reason,
+        "usage": {
+            "prompt_tokens": finish.prompt_tokens,
+            "completion_tokens": count,
+            "total_tokens": finish.prompt_tokens + count,
+        },
+        "timings": {
+            "prefill_ms": round(1000 * times.prefill, 3),
+            "decode_ms": round(1000 * times.decode, 3),
+            "tokens_per_second": round((count - 1) / times.decode, 2) if times.decode and count > 1 else None,
+        },
+    }
+    return json.dumps(fields, ensure_ascii=False)
 
 
 def _encode(
@@ -114,22 +150,13 @@ def _encode(
     return template.encode([{"role": "user", "content": prompt}], tokenizer)
 
 
-def _choose(model: Path, adapter: str | None, *, answers: bool) -> tuple[dict[str, str], "Templates"]:
-    """The adapter to generate with, if any, as name -> directory, and the prompt templates: as the server chooses. ConfigError
-    for an adapter that isn't there."""
-    from app.adapters import adapters_folder, adapters_to_load, classifies
+def _answering(chosen: "Chosen", *, answers: bool) -> "tuple[str | None, Templates]":
+    """The adapter to generate with, if any, and the prompt templates: as the server chooses."""
+    from app.adapters import classifies
     from app.templates import Templates, tuned_adapter
 
-    base = Templates.of_model(model)
-    carried = adapters_to_load(adapters_folder(None, model))
-    if adapter is None and answers:
-        found = {name: base.of_adapter(Path(path)) for name, path in carried.items() if not classifies(Path(path))}
-        adapter = tuned_adapter(base, found)
-    if adapter is None:
-        return {}, base
-    if adapter not in carried and not (Path(adapter) / "adapter_config.json").is_file():
-        raise ConfigError(
-            f"adapter: {adapter} is no adapter's directory, and the model carries {', '.join(carried) or 'none'}"
-        )
-    path = carried.get(adapter, adapter)
-    return {Path(path).resolve().name: path}, base.of_adapter(Path(path))
+    base, name = Templates.of_model(chosen.directory), chosen.adapter
+    if name is None and answers:
+        paths = {each: Path(path) for each, path in chosen.adapters.items()}
+        name = tuned_adapter(base, {each: base.of_adapter(p) for each, p in paths.items() if not classifies(p)})
+    return name, base if name is None else base.of_adapter(Path(chosen.adapters[name]))
