@@ -6,7 +6,8 @@
 /**
  * @typedef {{label: string, scores: [string, number][], truncated: boolean}} Answer scores: the likeliest first
  * @typedef {{error: string}} Failure
- * @typedef {"ready"|"running"|"waiting"|"pausing"|"paused"|"done"} State waiting: before another try
+ * @typedef {"ready"|"running"|"waiting"|"pausing"|"paused"|"cancelled"|"done"} State waiting: before
+ *   another try; cancelled: paused, but what was on its way was dropped
  */
 
 const FIRST_SIZE = 8;
@@ -73,12 +74,12 @@ export class BulkRun {
   /** Stop after the batch that is on its way. */
   pause() {
     if (this.state === "running") this.#set("pausing");
-    if (this.state === "waiting") this.#stop();
+    if (this.state === "waiting") this.#stop("paused");
   }
 
   /** Stop now; what is on its way is dropped, and asked again by `start`. */
   cancel() {
-    if (this.active) this.#stop();
+    if (this.active) this.#stop("cancelled");
   }
 
   /** Forget the failures, so that `start` asks for their texts again. Returns how many there were. */
@@ -90,8 +91,8 @@ export class BulkRun {
     return places.length;
   }
 
-  #stop() {
-    this.#set("paused");
+  #stop(state) {
+    this.#set(state);
     this.#controller?.abort();
     this.#wake?.();
   }

@@ -58,7 +58,7 @@ export function formatBytes(bytes) {
 export function formatShare(share) {
   if (share > 0 && share < 0.001) return "< 0.1 %";
   if (share < 1 && share > 0.999) return "> 99.9 %";
-  return `${formatNumber(share * 100, 1)} %`;
+  return `${(share * 100).toFixed(1)} %`; // always the same digits: they stand below each other
 }
 
 /**

@@ -18,6 +18,7 @@ export function mount(element, context) {
       single.setText(text);
       choose("one");
     },
+    onKind: () => single.clear(),
   });
   const single = createSingle(context, setup);
   const many = createMany(context, setup);

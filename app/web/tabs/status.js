@@ -75,7 +75,7 @@ function createHead(retry) {
 
   return {
     // The time since the start is outside of what is read out: it changes each second.
-    element: h("div", { class: "stack" }, h("p", { class: "row" }, dot, h("span", { role: "status" }, word), uptime), h("div", { role: "status" }, trouble)),
+    element: h("div", { class: "stack" }, h("p", { class: "row" }, dot, h("span", { role: "status" }, word), uptime), h("div", { role: "status", class: "status-trouble" }, trouble)),
     showStatus(status) {
       seen = new Date();
       const [title, problem] = STATES[status.state];
@@ -92,7 +92,8 @@ function createHead(retry) {
         return false;
       }
       const away = !error.status;
-      say("closed", away ? "No answer" : "Not available", `${error.message}${when} The page asks again each second and goes on by itself.`);
+      const what = away ? "The server does not answer." : error.message;
+      say("closed", away ? "No answer" : "Not available", `${what}${when} The page asks again each second, and goes on by itself when it can.`);
       return true;
     },
   };

@@ -77,7 +77,7 @@ function createView(job, results, { go, pause, cancel, retry, save, leave }) {
   const line = h("p", { class: "muted" });
   const state = h("p", { role: "status" });
   const message = h("p", { class: "error-box", role: "alert", hidden: true });
-  const summary = h("ol", { class: "bars", "aria-label": "Labels by number of rows" });
+  const summary = h("ol", { class: "bars counts", "aria-label": "Labels by number of rows" });
   const table = createResultTable(body, results);
   return {
     element: h(
@@ -111,7 +111,7 @@ function createView(job, results, { go, pause, cancel, retry, save, leave }) {
   };
 }
 
-const WORDS = { ready: "Not begun", running: "Working…", waiting: "Waiting for the server…", pausing: "Pausing after this batch…", paused: "Paused" };
+const WORDS = { ready: "Not begun", running: "Working…", waiting: "Waiting for the server…", pausing: "Pausing after this batch…", paused: "Paused", cancelled: "Cancelled. What is done is kept." };
 
 function describeState(run, { failed, truncated }) {
   if (run.state !== "done") return WORDS[run.state];

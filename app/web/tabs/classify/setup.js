@@ -8,12 +8,22 @@ import { SAMPLES } from "./samples.js";
 import { createWordingEditor, TEMPLATE } from "./wording.js";
 
 const KEPT = "classify.setup";
+const COMMANDS = [
+  "homegrown finetune classify \\",
+  "  reviews.csv \\",
+  "  --text-field review \\",
+  "  --label-field stars \\",
+  "  --out runs/reviews",
+  "homegrown serve \\",
+  "  --model runs/reviews/model",
+];
 
 /**
  * @param {Object<string, any>} context {models, store, toast}
- * @param {{onSample: (text: string) => void}} options told the text of a sample that a person has picked
+ * @param {{onSample: (text: string) => void, onKind: () => void}} options told the text of a sample that a person has picked,
+ *   and that another kind of labels was
  */
-export function createSetup({ models, store, toast }, { onSample }) {
+export function createSetup({ models, store, toast }, { onSample, onKind }) {
   const kept = { kind: null, classifier: null, labels: [], examples: [], template: TEMPLATE, ...store.get(KEPT, {}) };
   const keep = (changes) => {
     Object.assign(kept, changes);
@@ -25,9 +35,10 @@ export function createSetup({ models, store, toast }, { onSample }) {
   };
   const own = createOwn(kept, keep, onSample);
   const trained = createTrained(kept, keep);
-  const kinds = radios("What tells the texts apart?", [["own", "My own labels"], ["trained", "A trained classifier"]], (kind) => {
+  const kinds = radios("What tells the texts apart?", [["own", "Own labels"], ["trained", "Trained classifier"]], (kind) => {
     keep({ kind });
     draw();
+    onKind();
   });
   const kindOf = () => kept.kind ?? (models.of("classify").length ? "trained" : "own");
 
@@ -84,10 +95,11 @@ function createOwn(kept, keep, onSample) {
   return {
     element: h("div", { class: "stack" }, labels.element, h("div", { class: "row" }, h("span", { class: "help" }, "Try:"), samples), examples.element, wording.element, asked, error),
     drawModels(models) {
-      const none = models.list.length > 0 && models.of("generate").length === 0;
+      const writing = models.of("generate");
+      const none = models.list.length > 0 && writing.length === 0;
       asked.textContent = none
-        ? "This server has no language model, only classifiers: take “A trained classifier”."
-        : `Asked of ${models.current ?? "the server’s model"}, which was not trained for this: take the probabilities as a hint.`;
+        ? "This server has no language model, only classifiers: take “Trained classifier”."
+        : `Asked of ${models.current ?? (writing.length === 1 ? writing[0].id : "the server’s model")}, which was not trained for this: take the probabilities as a hint.`;
     },
     read(models) {
       parts.model.tell("");
@@ -116,7 +128,7 @@ function createTrained(kept, keep) {
     { class: "stack" },
     h("p", null, "This server has no trained classifier."),
     h("p", { class: "help" }, "Make one from a table of texts and their labels, and serve it:"),
-    h("pre", { class: "code", tabindex: "0" }, "homegrown finetune classify reviews.csv \\\n  --text-field review --label-field stars \\\n  --out runs/reviews\nhomegrown serve --model runs/reviews/model"),
+    h("pre", { class: "code", tabindex: "0" }, COMMANDS.join("\n")),
   );
   select.addEventListener("change", () => keep({ classifier: select.value }));
   return {
@@ -129,7 +141,7 @@ function createTrained(kept, keep) {
       if (classifiers.length) select.value = classifiers.includes(kept.classifier) ? kept.classifier : classifiers[0];
     },
     read() {
-      error.textContent = select.value ? "" : "There is no classifier to ask: take “My own labels”.";
+      error.textContent = select.value ? "" : "There is no classifier to ask: take “Own labels”.";
       return select.value ? { model: select.value } : null;
     },
     showError(problem) {

@@ -74,5 +74,7 @@ export function createSingle({ api }, setup) {
       error.textContent = "";
       result.replaceChildren();
     },
+    /** The result is of other labels than are asked for now. */
+    clear: () => result.replaceChildren(),
   };
 }

@@ -75,15 +75,20 @@ function createIntake({ onFile, onText }) {
     if (file.files.length) onFile(file.files[0]);
     file.value = ""; // the same file can be chosen again
   });
+  const element = h("div", { class: "stack" }, drop, h("div", { class: "field" }, h("label", { for: ids.text }, "Or paste texts"), area), h("div", null, read));
   const mark = (on) => drop.classList.toggle("over", on);
-  drop.addEventListener("dragover", (event) => (event.preventDefault(), mark(true)));
-  drop.addEventListener("dragleave", () => mark(false));
-  drop.addEventListener("drop", (event) => {
+  element.addEventListener("dragover", (event) => {
+    if (!event.dataTransfer.types.includes("Files")) return; // marked text goes into the field as ever
+    event.preventDefault();
+    mark(true);
+  });
+  element.addEventListener("dragleave", () => mark(false));
+  element.addEventListener("drop", (event) => {
+    if (!event.dataTransfer.files.length) return;
     event.preventDefault();
     mark(false);
-    if (event.dataTransfer.files.length) onFile(event.dataTransfer.files[0]);
+    onFile(event.dataTransfer.files[0]);
   });
-  const element = h("div", { class: "stack" }, drop, h("div", { class: "field" }, h("label", { for: ids.text }, "Or paste texts"), area), h("div", null, read));
   return {
     element,
     hide: () => (element.hidden = true),

@@ -41,8 +41,8 @@ function gauge(title, help) {
 
 /** Tokens a second, written and read, with the last minute's curves. */
 export function createSpeed() {
-  const generated = speed("Writing", "Tokens generated, over the last minute.", "generated");
-  const prompt = speed("Reading", "Tokens of prompts, over the last minute.", "prompt");
+  const generated = speed("Writing", "generated");
+  const prompt = speed("Reading", "prompt");
   return {
     element: h("div", { class: "status-cards" }, generated.element, prompt.element),
     update(status) {
@@ -52,9 +52,9 @@ export function createSpeed() {
   };
 }
 
-function speed(title, help, kind) {
+function speed(title, kind) {
   const now = h("span", { class: "status-figure" }, "–");
-  const minute = h("p", { class: "muted" });
+  const minute = h("p", { class: "help" });
   const curve = createSparkline(
     (values) => `${title}: ${formatNumber(values.at(-1) ?? 0)} tokens in the last second; the most in a second of the last minute was ${formatNumber(Math.max(0, ...values))}.`,
   );
@@ -65,7 +65,6 @@ function speed(title, help, kind) {
     h("p", null, now, " ", h("span", { class: "muted" }, "tokens/s")),
     curve.element,
     minute,
-    h("p", { class: "help" }, help),
   );
   return {
     element,
@@ -73,7 +72,7 @@ function speed(title, help, kind) {
       const values = history[kind];
       now.textContent = formatNumber(rates.last_10_s[kind], 1);
       const most = formatNumber(Math.max(0, ...values));
-      minute.textContent = `The minute’s mean ${formatNumber(rates.last_60_s[kind], 1)}, its highest second ${most}`;
+      minute.textContent = `The last minute: ${formatNumber(rates.last_60_s[kind], 1)} on average, ${most} in its highest second.`;
       curve.draw(values);
     },
   };
@@ -93,7 +92,7 @@ export function createLatency() {
     const row = h("tr", null, h("th", { scope: "row" }, title, h("div", { class: "help" }, help)), cells);
     return { name, cells, row };
   });
-  const head = ["", "Half within", "95 % within", "99 % within", "Measured"];
+  const head = ["", "50 %", "95 %", "99 %", "Count"];
   const table = h(
     "table",
     { class: "table status-latency" },
@@ -103,7 +102,7 @@ export function createLatency() {
   return {
     element: section("Waits", h("div", { class: "scroll-x", tabindex: "0", role: "group", "aria-label": "Waits" }, table), caption),
     update({ latency }) {
-      caption.textContent = `Of the last ${formatSeconds(latency.window_seconds)}. Reading it: 95 of 100 waits were no longer than “95 % within”.`;
+      caption.textContent = `So many of the waits in the last ${formatSeconds(latency.window_seconds)} were no longer than this.`;
       for (const { name, cells } of rows) {
         const { p50, p95, p99, count } = latency[name];
         [p50, p95, p99].forEach((value, i) => (cells[i].textContent = formatSeconds(value)));
