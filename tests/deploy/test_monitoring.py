@@ -72,7 +72,8 @@ def test_alerts_say_what_to_do(alerts: dict[str, dict[str, Any]], guide: str) ->
     assert explained == set(alerts)
     for name, rule in alerts.items():
         assert rule["labels"]["severity"] in ("critical", "warning"), name
-        assert rule["annotations"]["summary"].endswith(".") and rule["annotations"]["description"], name
+        assert rule["annotations"]["summary"].endswith("."), name
+        assert rule["annotations"]["description"], name
 
 
 def test_dashboard_is_whole(dashboard: dict[str, Any]) -> None:
