@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from cli import needs
+from cli.options import MODEL
 from cli.overrides import named_pairs
 
 
@@ -21,7 +22,7 @@ class _WithKinds(click.Command):
 
 
 @click.command(cls=_WithKinds)
-@click.argument("model")
+@click.argument("model", type=MODEL)
 @click.option(
     "--on",
     "targets",

@@ -8,12 +8,20 @@ from typing import Any
 import click
 
 from cli import needs
+from cli.options import MODEL, json_option, say_result
 from cli.overrides import apply_changes, named_pairs
+from cli.runs import done_fields, plan_fields
 
 
 @click.group()
 def finetune() -> None:
-    """Go on training a model for a task: classify, instruct or prefer."""
+    """Go on training a model for a task: classify, instruct or prefer.
+
+    \b
+    homegrown finetune classify reviews.csv --text-field review --label-field stars --out runs/reviews
+    homegrown finetune instruct answers.jsonl --model gpt2 --out runs/instruct
+    homegrown finetune prefer pairs.jsonl --model runs/instruct/model --out runs/preferred
+    """
 
 
 def _task(command: Callable[..., None]) -> Callable[..., None]:
@@ -22,7 +30,7 @@ def _task(command: Callable[..., None]) -> Callable[..., None]:
         click.argument("data", nargs=-1, type=click.Path()),
         click.option("--out", required=True, type=click.Path(path_type=Path), help="Directory of the run: states, log, model."),
         click.option("--recipe", type=click.Path(path_type=Path), help="A TOML file of settings; the options below win over it."),
-        click.option("--model", help="The model to start from: a bundled or pulled one's name, or a directory."),
+        click.option("--model", type=MODEL, help="The model to start from: a bundled or pulled one's name, or a directory."),
         click.option("--method", type=click.Choice(["full", "last_block", "lora"]), help="Which weights are trained."),
         click.option("--epochs", type=float, help="Passes over the training rows."),
         click.option("--minutes", type=float, help="End after this long at the latest."),
@@ -34,6 +42,7 @@ def _task(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--set", "changes", multiple=True, metavar="SECTION.FIELD=VALUE", help="Any other field of the recipe."),
         click.option("--dry-run", is_flag=True, help="Say what the run would do and cost, and stop."),
         click.option("--resume", is_flag=True, help="Go on from the run's newest saved state."),
+        json_option("the result, or the plan"),
     )  # fmt: skip
     for option in reversed(options):
         command = option(command)
@@ -70,6 +79,7 @@ def classify(
     recipe: Path | None,
     dry_run: bool,
     resume: bool,
+    as_json: bool,
     text_field: str | None,
     label_field: str | None,
     columns: str | None,
@@ -110,15 +120,19 @@ def classify(
             named_pairs(class_file, "--class-file", "LABEL=VALUE"),
         )
         if dry_run:
-            _show_plan(ClassifierRun(settings, read_data(settings.data, data, files, seed=settings.run.seed)), out)
+            _show_plan(
+                ClassifierRun(settings, read_data(settings.data, data, files, seed=settings.run.seed)), out, as_json
+            )
             return
         model = run(settings, data, out, class_files=files, resume=resume)
-    _say_done(model, settings.method, f"measure it: homegrown evaluate {model} --on classify=FILE")
+    _say_done(model, out, as_json, settings.method, f"measure it: homegrown evaluate {model} --on classify=FILE")
 
 
 @finetune.command(short_help="Tune a model to follow instructions.")
 @_task
-def instruct(data: tuple[str, ...], out: Path, recipe: Path | None, dry_run: bool, resume: bool, **shared: Any) -> None:
+def instruct(
+    data: tuple[str, ...], out: Path, recipe: Path | None, dry_run: bool, resume: bool, as_json: bool, **shared: Any
+) -> None:
     """Tune a model to follow instructions, on DATA: rows of instruction / input / output, prompt / completion, or messages.
 
     \b
@@ -132,15 +146,17 @@ def instruct(data: tuple[str, ...], out: Path, recipe: Path | None, dry_run: boo
 
         settings = InstructSettings.from_toml(recipe, _overrides(shared))
         if dry_run:
-            _show_plan(InstructRun(settings, data), out)
+            _show_plan(InstructRun(settings, data), out, as_json)
             return
         model = run(settings, data, out, resume=resume)
-    _say_done(model, settings.method, f"serve it: homegrown serve --model {model}")
+    _say_done(model, out, as_json, settings.method, f"serve it: homegrown serve --model {model}")
 
 
 @finetune.command(short_help="Tune a model towards the better of two answers.")
 @_task
-def prefer(data: tuple[str, ...], out: Path, recipe: Path | None, dry_run: bool, resume: bool, **shared: Any) -> None:
+def prefer(
+    data: tuple[str, ...], out: Path, recipe: Path | None, dry_run: bool, resume: bool, as_json: bool, **shared: Any
+) -> None:
     """Tune a model towards the better of two answers (DPO), on DATA: rows of a prompt, a chosen and a rejected answer.
 
     \b
@@ -153,23 +169,25 @@ def prefer(data: tuple[str, ...], out: Path, recipe: Path | None, dry_run: bool,
 
         settings = PreferSettings.from_toml(recipe, _overrides(shared))
         if dry_run:
-            _show_plan(PreferRun(settings, data), out)
+            _show_plan(PreferRun(settings, data), out, as_json)
             return
         model = run(settings, data, out, resume=resume)
-    _say_done(model, settings.method, f"serve it: homegrown serve --model {model}")
+    _say_done(model, out, as_json, settings.method, f"serve it: homegrown serve --model {model}")
 
 
-def _say_done(model: Path, method: str, then: str) -> None:
+def _say_done(model: Path, out: Path, as_json: bool, method: str, then: str) -> None:
     """Where the result is and what comes next; once, of all processes that torchrun started."""
     if os.environ.get("RANK", "0") == "0":
-        click.echo(f"{model}\n{f'merge it: homegrown merge {model} --out DIRECTORY' if method == 'lora' else then}")
+        after = f"merge it: homegrown merge {model} --out DIRECTORY" if method == "lora" else then
+        say_result(as_json, done_fields(model, out), f"{model}\n{after}")
 
 
-def _show_plan(run: Any, out: Path) -> None:
+def _show_plan(run: Any, out: Path, as_json: bool) -> None:
     """What the run would do; `run`: a task's parts, with `settings`, `notes`, `job` and both sides' examples."""
     from training.plan import plan_job
 
     for note in run.notes:
         click.echo(note, err=True)
     data = f"{len(run.train):,} examples to train on, {len(run.validation):,} to validate with"
-    click.echo(plan_job(run.job(), out, name=run.settings.name, data=data).table())
+    plan = plan_job(run.job(), out, name=run.settings.name, data=data)
+    say_result(as_json, plan_fields(plan), plan.table())

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from cli.options import json_option, say_result
+
 
 @click.command()
 @click.argument("name")
@@ -11,23 +13,29 @@ import click
     "--revision", default=None, help="Commit, tag or branch; by default the newest, and its commit is recorded."
 )
 @click.option("--offline", is_flag=True, help="Use what was pulled before; never ask the network.")
-def pull(name: str, revision: str | None, offline: bool) -> None:
+@json_option("directory and revision")
+def pull(name: str, revision: str | None, offline: bool, as_json: bool) -> None:
     """Fetch open weights (safetensors): gpt2, gpt2-medium, gpt2-large, gpt2-xl, distilgpt2, or any repository of the two
     architectures on the Hugging Face Hub.
 
     \b
     homegrown pull gpt2 && homegrown serve --model gpt2
+    homegrown pull HuggingFaceTB/SmolLM2-135M-Instruct --revision main
     """
+    from model.files import read_json
+    from model.hub import RECORD
     from model.hub import pull as run
 
-    click.echo(run(name, revision=revision, offline=offline))
+    directory = run(name, revision=revision, offline=offline)
+    say_result(as_json, {"directory": directory, "revision": read_json(directory / RECORD)["revision"]}, str(directory))
 
 
 @click.command("import")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option("--force", is_flag=True, help="Replace DIRECTORY if it holds something already.")
-def import_(file: Path, directory: Path, force: bool) -> None:
+@json_option("the directory")
+def import_(file: Path, directory: Path, force: bool, as_json: bool) -> None:
     """Turn the GGUF FILE (gpt2 or llama, with its tokenizer and chat template) into a model DIRECTORY.
 
     \b
@@ -44,7 +52,7 @@ def import_(file: Path, directory: Path, force: bool) -> None:
             bar.update(done - bar.n)
 
         import_gguf(file, directory, overwrite=force, progress=show)
-    click.echo(f"{directory}\nserve it: homegrown serve --model {directory}")
+    say_result(as_json, {"directory": directory}, f"{directory}\nserve it: homegrown serve --model {directory}")
 
 
 @click.command()
@@ -54,7 +62,8 @@ def import_(file: Path, directory: Path, force: bool) -> None:
     "--model", default=None, help="The base: a model's name or directory, where it isn't the one that ADAPTER names."
 )
 @click.option("--force", is_flag=True, help="Replace the directory if it holds something already.")
-def merge(adapter: Path, out: Path, model: str | None, force: bool) -> None:
+@json_option("the directory")
+def merge(adapter: Path, out: Path, model: str | None, force: bool, as_json: bool) -> None:
     """Add the low-rank ADAPTER (a PEFT directory) to its base model's weights: a model directory that needs neither.
 
     \b
@@ -63,4 +72,4 @@ def merge(adapter: Path, out: Path, model: str | None, force: bool) -> None:
     from model.adapters import merge_adapter
 
     merge_adapter(adapter, out, model, overwrite=force)
-    click.echo(f"{out}\nserve it: homegrown serve --model {out}")
+    say_result(as_json, {"directory": out}, f"{out}\nserve it: homegrown serve --model {out}")
