@@ -51,9 +51,10 @@ async def index(request: Request) -> Response:
 
 
 @router.api_route("/page/{path:path}", methods=["GET", "HEAD"])
-async def file(path: str, request: Request) -> Response:
+async def file(request: Request) -> Response:
     """A file of it."""
-    return _answer(request, path)
+    # (Not the router's own parameter: that loses a line break at the end.)
+    return _answer(request, request.scope["path"].removeprefix("/page/"))
 
 
 def _answer(request: Request, path: str) -> Response:
