@@ -75,30 +75,21 @@ export function createStore(storage = browserStorage("localStorage")) {
     return () => removeEventListener("storage", onStorage);
   }
 
-  /** All values whose names begin with `start`, as one JSON text with a header that `importJson` knows. */
+  /** All values whose names begin with `start`, as one JSON text that `parseExport` reads. */
   function exportJson(start = "") {
     const values = Object.fromEntries(names(start).map((name) => [name, get(name)]));
     return JSON.stringify({ format: "homegrown-page", version: 1, saved: new Date().toISOString(), values }, null, 2);
   }
 
-  /**
-   * Keep the values of an exported text. Nothing is kept unless all of it is right: `check(name, value)` returns what is
-   * wrong with one of them, or null. Throws StoreError that says what is wrong. Returns the names.
-   */
-  function importJson(text, check = () => null) {
-    const values = parseExport(text);
-    for (const [name, value] of Object.entries(values)) {
-      const wrong = check(name, value);
-      if (wrong) throw new StoreError(`The file can't be imported: ${name}: ${wrong}`);
-    }
-    for (const [name, value] of Object.entries(values)) set(name, value);
-    return Object.keys(values);
-  }
-
-  return { get, set, remove, names, subscribe, exportJson, importJson, persistent: storage !== null };
+  return { get, set, remove, names, subscribe, exportJson, persistent: storage !== null };
 }
 
-function parseExport(text) {
+/**
+ * The values of an exported text, by name. Throws StoreError that says what is wrong.
+ * @param {string} text
+ * @returns {Object<string, any>}
+ */
+export function parseExport(text) {
   let data;
   try {
     data = JSON.parse(text);

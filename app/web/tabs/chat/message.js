@@ -1,0 +1,172 @@
+/** One message of a conversation, as it is shown: its text, what it took, and what can be done with it. */
+
+import { copyText, formatNumber, h, replace, uniqueId } from "../../lib/dom.js";
+import { renderMarkdown } from "../../lib/markdown.js";
+
+/**
+ * @typedef {Object} MessageActions
+ * @property {(message: any) => void} retry another answer
+ * @property {(message: any) => void} goOn the answer was cut: write on
+ * @property {(message: any, text: string) => void} edit say something else in its place
+ * @property {(message: any) => void} choose show this version
+ * @property {() => void} trim from now on leave out the oldest messages
+ * @property {() => void} startAnew
+ */
+
+/**
+ * @param {import("../../lib/conversation.js").Message} message
+ * @param {MessageActions} actions
+ * @returns {{element: HTMLElement, update: (state: {versions: any[], last: boolean, busy: boolean, trim: boolean,
+ *   context: number|null}) => void, startEdit: () => void}}
+ */
+export function createMessageView(message, actions) {
+  const mine = message.role === "user";
+  const name = h("h3", { class: "speaker" });
+  const text = h("div", { class: "text" });
+  const note = h("div", { class: "note-place" });
+  const meta = h("span", { class: "meta" });
+  const tools = h("div", { class: "tools" });
+  const element = h("article", { class: `message ${message.role}` }, name, text, note, h("div", { class: "foot" }, tools, meta));
+  let [rendered, editing, drawn] = [null, false, ""];
+
+  function renderText() {
+    if (editing || rendered === message.content) return;
+    rendered = message.content;
+    if (mine) text.textContent = message.content;
+    else replace(text, renderMarkdown(message.content));
+  }
+
+  function startEdit() {
+    editing = true;
+    element.classList.add("editing");
+    const stop = (changed) => {
+      editing = false;
+      rendered = null;
+      element.classList.remove("editing");
+      renderText();
+      if (changed !== null) actions.edit(message, changed);
+      else element.querySelector("[data-action=edit]")?.focus();
+    };
+    replace(text, editor(message.content, stop));
+    text.querySelector("textarea").focus();
+  }
+
+  function update(state) {
+    name.textContent = mine ? "You" : (message.model ?? "Model");
+    renderText();
+    const waiting = !mine && state.busy && state.last && message.finish === null;
+    element.classList.toggle("writing", waiting);
+    element.setAttribute("aria-busy", String(waiting));
+    meta.textContent = waiting ? "" : describeCost(message);
+    // Buttons and notes are made again only when they differ: a press must not fall on one that is being replaced.
+    const look = JSON.stringify([state.versions.map((v) => v.id), state.last, state.busy, state.trim, message.finish, message.error]);
+    if (look === drawn) return;
+    drawn = look;
+    const focused = document.activeElement?.dataset?.action;
+    const had = element.contains(document.activeElement);
+    replace(note, mine || waiting ? null : noteOn(message, state, actions));
+    replace(tools, waiting ? null : buttons(message, state, actions, startEdit));
+    if (had && focused) element.querySelector(`[data-action="${focused}"]:not(:disabled)`)?.focus();
+  }
+
+  return { element, update, startEdit };
+}
+
+function editor(content, stop) {
+  const id = uniqueId("edit");
+  const area = h("textarea", { id, class: "input", rows: 3, value: content });
+  const save = () => {
+    if (area.value.trim() !== "") stop(area.value);
+  };
+  area.addEventListener("keydown", (event) => {
+    if (event.isComposing) return;
+    if (event.key === "Enter" && !event.shiftKey) {
+      event.preventDefault();
+      save();
+    } else if (event.key === "Escape") {
+      event.stopPropagation();
+      stop(null);
+    }
+  });
+  return h(
+    "div",
+    { class: "stack small-gap" },
+    h("label", { class: "visually-hidden", for: id }, "Edit message"),
+    area,
+    h(
+      "div",
+      { class: "row end" },
+      h("span", { class: "help grow" }, "The old version and its answers stay: go back to them with the arrows."),
+      h("button", { class: "button small", type: "button", onclick: () => stop(null) }, "Cancel"),
+      h("button", { class: "button small primary", type: "button", onclick: save }, "Send"),
+    ),
+  );
+}
+
+function button(action, label, run, more = {}) {
+  return h("button", { class: "button small quiet", type: "button", "data-action": action, onclick: run, ...more }, label);
+}
+
+function buttons(message, { versions, busy }, actions, startEdit) {
+  const copy = button("copy", "Copy", async () => {
+    copy.textContent = (await copyText(message.content)) ? "Copied" : "Can’t copy";
+    setTimeout(() => (copy.textContent = "Copy"), 1500);
+  });
+  const again =
+    message.role === "user"
+      ? button("edit", "Edit", startEdit, { disabled: busy })
+      : button("retry", "Try again", () => actions.retry(message), { disabled: busy });
+  return [versions.length > 1 && switcher(message, versions, actions, busy), message.content && copy, again];
+}
+
+function switcher(message, versions, actions, busy) {
+  const at = versions.findIndex((version) => version.id === message.id);
+  const arrow = (action, sign, label, to) =>
+    button(action, sign, () => actions.choose(versions[to]), { "aria-label": label, disabled: busy || !versions[to], class: "button small quiet icon" });
+  return h(
+    "span",
+    { class: "versions", role: "group", "aria-label": "Versions" },
+    arrow("older", "‹", "Older version", at - 1),
+    h("span", null, `${at + 1} / ${versions.length}`),
+    arrow("newer", "›", "Newer version", at + 1),
+  );
+}
+
+function describeCost(message) {
+  if (message.role === "user") return "";
+  const parts = [];
+  if (message.tokens !== undefined) parts.push(`${formatNumber(message.tokens)} token${message.tokens === 1 ? "" : "s"}`);
+  if (message.speed !== undefined) parts.push(`${formatNumber(message.speed, message.speed < 10 ? 1 : 0)} tokens/s`);
+  if (message.wait !== undefined) parts.push(`first after ${formatNumber(message.wait, 2)} s`);
+  return parts.join(" · ");
+}
+
+/** What there is to say about how an answer ended, with what can be done. */
+function noteOn(message, { last, busy, trim, context }, actions) {
+  if (message.error) return errorNote(message.error, { last, busy, trim }, actions);
+  const act = (label, run) => last && h("button", { class: "button small", type: "button", disabled: busy, onclick: run }, label);
+  const line = (text, ...more) => h("div", { class: "note row" }, h("span", null, text), more);
+  if (message.finish === "length") {
+    const full = context !== null && (message.promptTokens ?? 0) + (message.tokens ?? 0) >= context;
+    if (!full) return line("Cut off at the longest answer.", act("Write on", () => actions.goOn(message)));
+    const text = `Cut off: with this the model’s ${formatNumber(context)} tokens are full.`;
+    return line(text, !trim && act("Leave out the oldest messages", actions.trim), act("New conversation", actions.startAnew));
+  }
+  if (message.finish === "stopped") return line("Stopped.", message.content && act("Write on", () => actions.goOn(message)));
+  if (message.finish === null) return line("Not complete: the page was closed, or another window is still writing it.", message.content && act("Write on", () => actions.goOn(message)));
+  if (message.content.trim() === "") return line("The model ended without a word.");
+  return null;
+}
+
+function errorNote(error, { last, busy, trim }, actions) {
+  const act = (label, run) => last && h("button", { class: "button small", type: "button", disabled: busy, onclick: run }, label);
+  const box = (text, ...more) => h("div", { class: "error-box stack small-gap", role: "alert" }, h("p", null, text), h("div", { class: "row" }, more));
+  if (error.code !== "context_length_exceeded") return box(error.message);
+  const length = `This conversation has ${formatNumber(error.prompt)} tokens, and the model can read and write ${formatNumber(error.context)} in all.`;
+  if (trim) return box(`Your last message is too long even by itself: ${formatNumber(error.prompt)} tokens, and the model can read and write ${formatNumber(error.context)} in all. Edit it and make it shorter.`);
+  return box(
+    `${length} Leave out the oldest messages, begin a new conversation, or edit your message and make it shorter.`,
+    act("Leave out the oldest messages", actions.trim),
+    act("New conversation", actions.startAnew),
+  );
+}
