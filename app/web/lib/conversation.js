@@ -12,7 +12,7 @@
  * @property {"stop"|"length"|"stopped"|"failed"|null} [finish] of an answer: why it ended; null while it is written
  * @property {number} [tokens] of the answer
  * @property {number} [promptTokens] that the model read before it
- * @property {number} [speed] tokens a second, from the first to the last
+ * @property {number} [speed] tokens a second, from the request to the last token
  * @property {number} [wait] seconds until the first token
  * @property {string} [from] id of the first message that the model read, where older ones were left out
  * @property {{message: string, code: string|null, param: string|null, prompt?: number, context?: number}|null} [error]

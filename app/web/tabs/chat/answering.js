@@ -113,9 +113,8 @@ async function readAnswer(stream, message, clock, onChange) {
 function measure(message, { began, first, last }, count) {
   if (first === null) return;
   message.wait = (first - began) / 1000;
-  // The first token's wait is told by itself: the speed is that of the others.
-  if (count > 1 && last > first) message.speed = (count - 1) / ((last - first) / 1000);
-  else delete message.speed;
+  // Of the whole time: pieces can arrive all at once, so that there is none between the first and the last.
+  message.speed = count / ((last - began) / 1000);
 }
 
 /** A stopped stream never told its length. Not worth an error: then there is no count. */
