@@ -1,5 +1,6 @@
 """deploy/nginx/homegrown.conf in a real nginx: streams pass as they come, and everything else keeps to the server's contract."""
 
+import contextlib
 import json
 import shutil
 import socket
@@ -62,11 +63,11 @@ def client(behind: Server, start_nginx: Callable[[tuple[str, int]], Nginx]) -> I
 
 
 class Upstream:
-    """A server that sends the second half of a stream only when it is told to, and says nothing of buffering."""
+    """A server that sends each event of a stream only when it is told to, and says nothing of buffering."""
 
     def __init__(self) -> None:
         self.listener = socket.create_server(("127.0.0.1", 0))
-        self.go_on = threading.Event()
+        self.go_on = threading.Semaphore(0)
         self.connections = 0
         self.requests: list[bytes] = []
         threading.Thread(target=self._accept, daemon=True).start()
@@ -81,16 +82,16 @@ class Upstream:
             threading.Thread(target=self._answer, args=[connection], daemon=True).start()
 
     def _answer(self, connection: socket.socket) -> None:
-        with connection, connection.makefile("rb") as lines:
+        with contextlib.suppress(OSError), connection, connection.makefile("rb") as lines:
             while head := b"".join(iter(lines.readline, b"\r\n")):
                 self.requests.append(head)
                 if head.startswith(b"GET /stream"):
-                    connection.sendall(
-                        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-                    )
-                    connection.sendall(b"9\r\ndata: 1\n\n\r\n")
-                    assert self.go_on.wait(30)
-                    connection.sendall(b"9\r\ndata: 2\n\n\r\n0\r\n\r\n")
+                    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n")
+                    connection.sendall(b"Transfer-Encoding: chunked\r\n\r\n")
+                    for number in range(3):
+                        assert self.go_on.acquire(timeout=30)
+                        connection.sendall(b"9\r\ndata: %d\n\n\r\n" % number)
+                    connection.sendall(b"0\r\n\r\n")
                 else:
                     connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 
@@ -99,19 +100,19 @@ class Upstream:
 def upstream() -> Iterator[Upstream]:
     upstream = Upstream()
     yield upstream
-    upstream.go_on.set()
+    upstream.go_on.release(3)
     upstream.listener.close()
 
 
-def test_first_event_comes_before_the_second_is_sent(
+def test_each_event_comes_before_the_next_is_sent(
     upstream: Upstream, start_nginx: Callable[[tuple[str, int]], Nginx]
 ) -> None:
     nginx = start_nginx(upstream.listener.getsockname())
     with httpx.stream("GET", f"{nginx.url}/stream", timeout=10) as response:
         parts = response.iter_bytes()
-        assert next(parts) == b"data: 1\n\n"
-        upstream.go_on.set()
-        assert next(parts) == b"data: 2\n\n"
+        for number in range(3):
+            upstream.go_on.release()
+            assert next(parts) == b"data: %d\n\n" % number
 
 
 def test_connections_to_the_server_are_kept(
