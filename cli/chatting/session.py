@@ -202,7 +202,8 @@ class Session:
         if not text:
             raise HomegrownError("/load: name a file, as in /load talk.json")
         path = Path(text).expanduser()
-        self._conversation = Conversation.load(path)
+        loaded = Conversation.load(path)
+        self._conversation.system, self._conversation.turns = loaded.system, loaded.turns
         self._unanswered = None
         self._own_files.add(path.resolve())
         self._terminal.note(f"({len(self._conversation.turns) // 2} exchanges; the next line goes on from there)")
