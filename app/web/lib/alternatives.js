@@ -129,7 +129,7 @@ function foot(index, token, onKeep) {
     "div",
     { class: "row alternatives-foot" },
     h("button", { class: "button small", type: "button", onclick: onKeep }, what),
-    token.hidden && h("span", { class: "help" }, "Every text begins with this mark; nothing else can stand here."),
+    token.hidden && h("span", { class: "help" }, "This mark begins the text; nothing else can stand here."),
   );
 }
 

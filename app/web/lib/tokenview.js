@@ -68,7 +68,7 @@ function mark(token, text, partial) {
 }
 
 function title(token) {
-  if (token.hidden) return "The model is given this mark in front of every text.";
+  if (token.hidden) return "The model is given this mark in front of the text.";
   const chance = typeof token.logprob === "number" ? `Surprise: ${surprise(token.logprob).toFixed(1)} bits. ` : "";
   return `${chance}Choose it to see what else could stand here.`;
 }

@@ -49,7 +49,7 @@ export function createWriter({ api, models, draft, params }, tell) {
     const asked = params();
     const room = roomFor(start, models.context);
     if (room !== null) asked.max_tokens = Math.min(asked.max_tokens ?? room, room);
-    if (start === draft.tokens && draft.ended) asked.min_tokens = 1; // it would only end once more
+    if (draft.ended && start.length === draft.tokens.length) asked.min_tokens = 1; // it would only end once more
     const answer = continueFrom(api, start, { model: models.current, params: asked, signal });
     let begun = start !== draft.tokens;
     if (begun) draft.commit(start);

@@ -160,7 +160,7 @@ function createView(params) {
     { class: "page stack write" },
     h("h2", null, "Write"),
     h("p", { class: "muted" }, "The model goes on where your text ends, a token (a piece of a word) at a time. Choose any token to see what else could stand there, with the chance the model gave it; take another one and the text goes on from there."),
-    h("div", { class: "row" }, view.write, view.score, view.edit, view.undo, view.redo, view.copy, view.clear),
+    h("div", { class: "row write-bar" }, view.write, view.score, view.edit, view.undo, view.redo, view.copy, view.clear),
     view.error,
     areaField,
     view.text,
