@@ -11,7 +11,7 @@ import click
 
 from model.errors import ConfigError, HomegrownError
 from training.models.page import rebuild
-from training.models.places import Places, shown
+from training.models.places import ROOT, Places, shown
 from training.models.steps import Step, named
 
 
@@ -58,6 +58,8 @@ def models(only: str | None, start: str | None, dry_run: bool, rebuild_page: boo
     if rebuild_page:
         click.echo(rebuild(places))
         return
+    if not (ROOT / "pyproject.toml").is_file():
+        raise ConfigError(f"{ROOT}: no checkout of the repository, which the models are made in and for; clone it")
     if not places.data.is_dir():
         raise ConfigError(f"{places.data}: no such directory; name that of the texts with --data")
     if places.stronger is not None and not (places.stronger / "config.json").is_file():

@@ -38,8 +38,9 @@ def collect(places: Places) -> Figures:
     measures = {path.stem: _measured(path) for path in sorted((work / "measures").glob("*.json"))}
     if "base-text" not in measures:
         raise DataError(f"{work / 'measures'}: the base was not measured; do so with --only measure")
-    measured = measures["base-text"]
-    about = {"parameters": measured["model"]["parameters"], "environment": measured["environment"]}
+    measured = read_json(work / "measures" / "base-text.json", DataError)
+    where = {name: value for name, value in measured["environment"].items() if name != "command"}
+    about = {"parameters": measured["model"]["parameters"], "environment": where}
     found = {
         "base": about | _base(work / BASE, log),
         "curve": thinned(log),
@@ -115,13 +116,9 @@ def _rounded(value: float) -> float:
 
 
 def _measured(path: Path) -> dict[str, Any]:
-    """An evaluation's model, environment and results, without what isn't shown."""
+    """An evaluation's model and results, without what isn't shown."""
     content = read_json(path, DataError)
-    return {
-        "model": content["model"],
-        "environment": {name: value for name, value in content["environment"].items() if name != "command"},
-        "results": [_trimmed(result) for result in content["results"]],
-    }
+    return {"model": content["model"], "results": [_trimmed(result) for result in content["results"]]}
 
 
 def _results(path: Path) -> list[dict[str, Any]]:

@@ -8,13 +8,11 @@ from training.models.figures import Figures, measure
 from training.models.tables import ACCURACY, BITS, FEW, beside, models
 
 _ALWAYS = (
-    "They know English alone, in the manner of fiction, textbooks and children's tales, most of it older than a "
-    "century. What they say "
-    "of the world is not to be relied on: they hold few facts, no dates, no arithmetic.",
+    "They know English alone, in the manner of old fiction, textbooks and children's tales. What they say of the world is not to "
+    "be relied on: they hold few facts, no dates, no arithmetic.",
     "Nothing that they read was filtered for what it says, and nothing that they write is: views and words of old "
     "books are in them.",
-    "A classifier gives every text one of its two labels, whatever the text is about. Its figures hold for texts "
-    "like its rows: "
+    "A classifier gives every text one of its two labels, whatever the text is about. Its figures hold for texts like its rows: "
     "British and Singaporean messages of around 2010, sentences of film reviews around 2000.",
 )
 
@@ -36,10 +34,7 @@ def _long_range(figures: Figures) -> list[str]:
     if (result := measure(figures, "base-text", "lambada")) is None:
         return []
     missed = 1 - result.figure(WORD_ACCURACY).value
-    return [
-        f"A story's last word that takes the whole passage to know (LAMBADA) is missed in {percent(missed)} of "
-        "passages."
-    ]
+    return [f"A last word that takes the whole passage to know (LAMBADA) is missed in {percent(missed)} of passages."]
 
 
 def _common_sense(figures: Figures) -> list[str]:
@@ -52,7 +47,7 @@ def _common_sense(figures: Figures) -> list[str]:
         said = f"{100 * (figure.value - chance):.1f} points above chance ({percent(chance)}), so it is mostly guessing"
         said = said if figure.value < 0.5 else f"right in {figure.shown}"
     else:
-        said = f"no better than chance ({figure.shown}, chance {percent(chance)})"
+        said = f"not surely better than chance ({figure.shown}, chance {percent(chance)})"
     return [f"Which of four endings makes sense (HellaSwag): {said}."]
 
 
@@ -61,10 +56,7 @@ def _answers(figures: Figures) -> list[str]:
     if result is None:
         return []
     exact, lead = result.figure(MATCH), beside(result, "first sentence", F1)
-    parts = [
-        f"Of questions about a tale that stands before it, the instruct adapter answers {exact.shown} in the "
-        "reference's words"
-    ]
+    parts = [f"Of questions about a given tale, the instruct adapter answers {exact.shown} in the reference's words"]
     if lead is not None and lead > result.figure(F1).value:
         parts.append(
             f"and the tale's first sentence has more of the reference than its answers do (F1 {percent(lead)})"

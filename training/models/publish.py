@@ -27,7 +27,6 @@ _TABLES: dict[str, tuple[Callable[[Figures], Table], ...]] = {
     BASE: (texts_table, few_shot_table), "instruct": (answers_table, few_shot_table), "sms-spam": (classifiers_table,),
     "sentiment": (classifiers_table,),
 }  # fmt: skip
-_LARGER = "A larger rank or a wider model needs more room than there is: change the recipe"
 
 
 def publish(places: Places, commands: Mapping[str, str]) -> Path:
@@ -54,17 +53,16 @@ def check_sizes(stage: Path, checkpoints: Path, name: str) -> None:
     if size >= MODEL_LIMIT:
         parts = ", ".join(f"{path.relative_to(stage)} {_size(path) / MB:.1f}" for path in _largest(stage))
         raise CheckpointError(
-            f"{name}: {size / MB:.1f} MB, but a bundled model is to be under {MODEL_LIMIT / MB:.0f} MB (its "
-            f"largest files, MB: {parts}). " + _LARGER
+            f"{name}: {size / MB:.1f} MB, but a bundled model is to be under {MODEL_LIMIT / MB:.0f} MB (its largest files, MB: "
+            f"{parts}). A larger rank or a wider model needs more room than there is: change the recipe"
         )
     others = [path for path in checkpoints.glob("*") if path.name != name and not path.name.startswith(".")]
     total = size + sum(map(_size, others))
     if total >= ALL_LIMIT:
         there = ", ".join(path.name for path in others)
         raise CheckpointError(
-            f"{checkpoints}: {total / MB:.1f} MB with {name}, but all models are to be under {ALL_LIMIT / MB:.0f} "
-            "MB; take one of the "
-            f"others away ({there})"
+            f"{checkpoints}: {total / MB:.1f} MB with {name}, but all models are to be under {ALL_LIMIT / MB:.0f} MB; take one "
+            f"of the others away ({there})"
         )
 
 
@@ -115,8 +113,7 @@ def completed(card: str, name: str, figures: Figures, command: str, recipe: str)
         f"### {table.title}\n\n{table.markdown()}" for table in (make(figures) for make in _TABLES[name])
     )
     made = (
-        f"`{RECIPE}` beside this card is `{recipe}`. With `DATA` naming the texts' directory, in the repository's "
-        "root:\n\n"
+        f"`{RECIPE}` beside this card is `{recipe}`. With `DATA` naming the texts' directory, in the repository's root:\n\n"
         f"```sh\n{command}\n```\n\n`make models` does this and the rest: docs/models.md."
     )
     return f"{card.rstrip()}\n\n## Evaluation\n\n{tables}\n\n## Making it again\n\n{made}\n"

@@ -17,6 +17,18 @@ _NONE = "–"
 FEW = {"sms": "SMS spam", "sentiment": "SST-2, dev set"}
 ANSWERED = {"fairytale": "FairytaleQA, validation", "held-out": "short instructions, held out"}
 CLASSIFIED = {"sms-spam": "SMS spam", "sentiment": "SST-2, dev set", "rt": "rt-polarity, sentences apart from SST-2's"}
+_TEXT_NOTE = """\
+Bits a byte and perplexity: less is better. The 5-gram (interpolated modified Kneser-Ney) was counted on the same
+training text, over the same tokens; in HellaSwag's row stands chance. Behind shares stand their 95 % intervals."""
+_CLASSIFIED_NOTE = """\
+Logistic regression: on tf-idf of words and pairs of words, of the same training rows. Intervals are of 95 %; that of
+the difference is a paired bootstrap's."""
+_FEW_NOTE = """\
+The label that the model finds likeliest behind the text, its probability divided by what it gets behind texts that
+say nothing (contextual calibration). The four examples are drawn by seed 0 from the training rows."""
+_ANSWERS_NOTE = """\
+Greedy answers of at most 64 tokens. F1 of words and exact match as SQuAD counts them; ROUGE-L without stemming; 95 %
+intervals behind each. A base model, which has no template, is asked with Alpaca's and cut where serving cuts it."""
 
 
 def texts_table(figures: Figures) -> Table:
@@ -31,23 +43,12 @@ def texts_table(figures: Figures) -> Table:
         *(_text_row(title, name, ours[task], theirs[task]) for title, task, name in _SHOWN),
     ]  # fmt: skip
     header = ["", BASE, "5-gram", stronger or ""]
-    note = (
-        "Bits a byte and perplexity: less is better. The 5-gram (interpolated modified Kneser-Ney) was counted on "
-        "the same training "
-        "text, over the same tokens; in HellaSwag's row stands chance. Behind shares stand their 95 % intervals. "
-    ) + _scope([ours["hellaswag"]])
+    note = f"{_TEXT_NOTE} {_scope([ours['hellaswag']])}".rstrip()
     if stronger is None:
-        return Table(
-            "Text",
-            header[:3],
-            [row[:3] for row in rows],
-            note + " No stronger model was measured beside it.",
-            strong=None,
-        )
-    arithmetic = figures["measures"]["stronger-text"]["model"]["arithmetic"]
-    parameters = figures["measures"]["stronger-text"]["model"]["parameters"]
-    about = f" {stronger} has {parameters / 1e6:.0f} M parameters and was measured in {arithmetic}."
-    return Table("Text", header, rows, note + about)
+        return Table("Text", header[:3], [row[:3] for row in rows], f"{note} No stronger model was measured beside it.")
+    about = figures["measures"]["stronger-text"]["model"]
+    note += f" {stronger} has {about['parameters'] / 1e6:.0f} M parameters and was measured in {about['arithmetic']}."
+    return Table("Text", header, rows, note)
 
 
 _TEXTS = (("base-text", "text"), ("base-text", "lambada"), ("base-hellaswag", "hellaswag"))
@@ -100,12 +101,7 @@ def classifiers_table(figures: Figures) -> Table:
             ]
         )
     header = ["test rows", "accuracy", "macro F1", "logistic regression", "this less that, points", "majority"]
-    note = (
-        "Logistic regression: on tf-idf of words and pairs of words, of the same training rows. Intervals are of "
-        "95 %; that of the "
-        "difference is a paired bootstrap's."
-    )
-    return Table("Classifiers", header, rows, note)
+    return Table("Classifiers", header, rows, _CLASSIFIED_NOTE)
 
 
 def classified(figures: Figures, key: str) -> Result | None:
@@ -138,11 +134,8 @@ def few_shot_table(figures: Figures) -> Table:
             majority = _beside(first, "majority")
             given = majority.shown(first.figure(ACCURACY)) if majority else _NONE
             rows.append([title, name, *(_cell(result, ACCURACY) for result in shots.values()), given])
-    note = (
-        "The label that the model finds likeliest behind the text, its probability divided by what it gets behind "
-        "texts that say "
-        "nothing (contextual calibration). The four examples are drawn by seed 0 from the training rows. "
-    ) + _scope([measure(figures, "base-sms-0", "fewshot")])
+    scope = _scope([measure(figures, f"base-{kind}-0", "fewshot") for kind in FEW])
+    note = f"{_FEW_NOTE} {scope}".rstrip()
     return Table("Zero- and few-shot", ["rows", "model", "no example", "four", "majority"], rows, note)
 
 
@@ -167,12 +160,7 @@ def answers_table(figures: Figures) -> Table:
                     _NONE,
                 ]
             )
-    note = (
-        "Greedy answers of at most 64 tokens. F1 of words and exact match as SQuAD counts them; ROUGE-L without "
-        "stemming; 95 % "
-        "intervals behind each. A base model, which has no template, is asked with Alpaca's and cut where serving "
-        "cuts it. "
-    ) + _scope(results)
+    note = f"{_ANSWERS_NOTE} {_scope(results)}".rstrip()
     return Table("Answers", ["rows", "model", F1, ROUGE, MATCH, ENDED], rows, note)
 
 

@@ -66,9 +66,8 @@ class Task:
         state = self.state(places)
         if state == "stale" and self.run is not None:
             raise ConfigError(
-                f"{places.path(self.run)}: was made from another {', another '.join(self.changed(places))}; move "
-                "it away to make it "
-                f"anew, or delete {self._record(places)} to take it as it is"
+                f"{places.path(self.run)}: was made from another {', another '.join(self.changed(places))}; move it away to make "
+                f"it anew, or delete {self._record(places)} to take it as it is"
             )
         follows_from = self._follows_from(places)  # as it is before: what changes meanwhile is to be noticed later
         if state in ("open", "stale"):

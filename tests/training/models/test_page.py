@@ -109,7 +109,7 @@ def test_without_a_stronger_model_its_column_is_left_out_and_that_is_said(places
 def test_what_they_cannot_do_follows_the_figures(places: Places) -> None:
     said = " ".join(limits(collect(places)))
     assert "missed in 88.00 % of passages" in said
-    assert "no better than chance (26.00 %, chance 25.00 %)" in said
+    assert "not surely better than chance (26.00 %, chance 25.00 %)" in said
     assert "55.00 % of its answers go on until they are cut" in said
     assert (
         "SST-2, dev set, homegrown-base, no examples" in said
