@@ -150,7 +150,11 @@ class Inspector:
             _tell(answer, _outcome(reply))
 
     async def _exchange(self, job: InspectJob) -> Inspected | InspectFailed:
-        process = self._process = self._process or await self._start()
+        if self.pid is None:  # never started, or ended by somebody else while nothing was asked
+            await self._end()
+            self._process = await self._start()
+        process = self._process
+        assert process is not None
         assert process.stdin is not None
         assert process.stdout is not None
         body = msgspec.msgpack.encode(job)

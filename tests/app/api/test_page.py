@@ -190,6 +190,7 @@ def test_nothing_is_inline_and_nothing_comes_from_elsewhere():
         assert 'setAttribute("style"' not in text, path
 
 
+@pytest.mark.slow
 def test_a_wheel_carries_every_file(tmp_path):
     command = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", str(tmp_path)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=120)
