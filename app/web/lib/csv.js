@@ -90,7 +90,7 @@ const EVEN = 0.8; // the share of the first records that must have the same numb
  */
 export function guessDelimiter(text) {
   let best = { delimiter: ",", columns: 1 };
-  for (const delimiter of [",", "\t", ";", "|"]) {
+  for (const delimiter of ["\t", ",", ";", "|"]) {
     let records;
     try {
       records = parseDelimited(text, delimiter, { limit: 30 });

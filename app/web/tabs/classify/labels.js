@@ -74,7 +74,10 @@ export function createLabelsEditor({ initial, onChange }) {
       chips.querySelector("li:last-child button")?.focus();
     }
   });
-  input.addEventListener("input", () => tell(""));
+  input.addEventListener("input", () => {
+    if (!input.value.trim()) input.value = ""; // the space behind a comma
+    tell("");
+  });
   input.addEventListener("paste", (event) => {
     const text = event.clipboardData?.getData("text") ?? "";
     if (!/[,\r\n]/.test(text)) return;
