@@ -49,6 +49,8 @@ def rebuild(places: Places) -> Path:
     """Write all that but the figures again, from docs/models/figures.json, without the runs; the sizes are those of now. Without
     matplotlib the old picture stays."""
     beside_page = places.docs / "models"
+    if not (beside_page / FIGURES).is_file():
+        raise ConfigError(f"{beside_page / FIGURES}: isn't there; a finished course writes it, with --only page")
     figures: Figures = read_json(beside_page / FIGURES, ConfigError)
     figures |= {"sizes": sizes(places.checkpoints / BASE)}
     write_json(beside_page / FIGURES, figures)

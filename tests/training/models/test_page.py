@@ -174,5 +174,7 @@ def test_a_card_without_measures_and_a_readme_without_marks_are_refused(places: 
     card.write_text("# Nothing")
     with pytest.raises(DataError, match="holds no table of measures"):
         collect(places)
+    with pytest.raises(ConfigError, match=r"figures.json: isn't there; .*--only page"):
+        rebuild(places)
     with pytest.raises(ConfigError, match="models: begin"):
         with_table("# Mine", {})
