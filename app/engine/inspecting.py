@@ -133,9 +133,10 @@ def _check_memory(directory: Path) -> None:
 
 
 def _attention(seen: "Inspection") -> bytes:
-    """JSON. (As double, where the nearest number to a decimal of 4 digits is written with those.)"""
-    rounded = [((weights.double() * 1e4).round() / 1e4).tolist() for weights in seen.attention]
-    return msgspec.json.encode(rounded)
+    """JSON. (As double, where the nearest number to a decimal of 4 digits is written with those; a layer at a time, since lists
+    of numbers are large.)"""
+    layers = (msgspec.json.encode(((weights.double() * 1e4).round() / 1e4).tolist()) for weights in seen.attention)
+    return b"[" + b",".join(layers) + b"]"
 
 
 def _lens(seen: "Inspection") -> list[list[list[tuple[int, float]]]]:

@@ -164,11 +164,12 @@ class Inspector:
         return msgspec.msgpack.decode(await process.stdout.readexactly(size), type=Inspected | InspectFailed)
 
     async def _start(self) -> asyncio.subprocess.Process:
-        # -P as for the engine. A session of its own: Ctrl-C at a terminal is the server's matter.
+        # -P as for the engine. A session of its own: Ctrl-C at a terminal is the server's matter. No GPU: that is the engine's.
         command = [sys.executable, "-P", "-m", "app.engine.inspecting"]
+        environment = {**child_environment(1), "CUDA_VISIBLE_DEVICES": ""}
         process = await asyncio.create_subprocess_exec(
             *command, self._spec.model, self._spec.log_level, self._spec.log_format,
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env=child_environment(1),
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env=environment,
             limit=_READ_SIZE, start_new_session=True,
         )  # fmt: skip
         logger.info("looking inside: process %d has started", process.pid)
