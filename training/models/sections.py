@@ -31,9 +31,9 @@ Llama's architecture, {layers} layers of width {width}, {heads} heads, context {
 vocabulary of {vocabulary:,} tokens: {parameters:,} parameters. {updates:,} updates, {tokens:,} tokens ({passes}
 passes over {learned:,} tokens of {documents:,} documents) in {time} on {device}, PyTorch {pytorch}."""
 _ASKED = """\
-Which update's weights the adapter has was chosen by the loss on FairytaleQA's validation split, which the table's
-first rows are drawn from; by the held-out instructions nothing was chosen. Some of the questions about tales, drawn
-by seed 0, as they were answered:"""
+Which update's weights the adapter has was chosen by the loss on a fiftieth of its training rows, kept out of them;
+FairytaleQA's validation split and the held-out instructions only measure. Some of the questions about tales, drawn by
+seed 0, as they were answered:"""
 _SENTIMENT = """\
 Sentiment: {train:,} rows of SST-2 and rt-polarity train, {validation:,} choose the weights. SST-2 was made of
 rt-polarity's sentences: what trains, what chooses and what tests shares no run of six words. Nothing was chosen by

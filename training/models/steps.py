@@ -112,9 +112,8 @@ def _sentiment_data() -> Task:
 
 def _instruct() -> Task:
     data, recipe = "$WORK/instruct-data/train.jsonl", "$RECIPES/instruct.toml"
-    tales = "$DATA/instruct/fairytaleqa_val.jsonl.gz"
-    command = ("finetune", "instruct", data, "--validation", tales, "--recipe", recipe, "--model", MODEL)
-    return _run("instruct", command, (_WEIGHTS, data, tales, recipe), ("evaluation.json",))
+    command = ("finetune", "instruct", data, "--recipe", recipe, "--model", MODEL)
+    return _run("instruct", command, (_WEIGHTS, data, recipe), ("evaluation.json",))
 
 
 def _sms() -> Task:
