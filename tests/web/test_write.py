@@ -23,6 +23,7 @@ def writing(open_page: Callable[..., Page]) -> Page:
 
 def set_params(page: Page, **values: str) -> None:
     """Fill in parameters by their names in the API."""
+    expect(page.locator(".write-settings")).to_be_visible()
     page.locator("details.write-settings, .write-settings details").evaluate_all(
         "(all) => all.forEach((e) => { e.open = true; })"
     )

@@ -4,7 +4,7 @@ import { createBigMap } from "./bigmap.js";
 import { h, replace, uniqueId } from "./dom.js";
 import { createHeadGrid, headName } from "./headgrid.js";
 import { habits, meanOf, sharpness, strongest } from "./heads.js";
-import { onColours, shade } from "./heatmap.js";
+import { onColours, reallyMoved, shade } from "./heatmap.js";
 import { roving } from "./roving.js";
 import { label, percent, spell, spoken } from "./tokens.js";
 
@@ -30,9 +30,9 @@ export function createAttention({ load }) {
   parts.map.append(map.element);
   parts.all.append(grid.element);
   roving(parts.text, ".look-token", (item) => look(Number(item.dataset.index)));
-  parts.text.addEventListener("pointerover", (event) => {
+  parts.text.addEventListener("pointermove", (event) => {
     const item = event.target.closest(".look-token");
-    if (item) look(Number(item.dataset.index));
+    if (item && !item.hasAttribute("aria-current") && reallyMoved(event)) look(Number(item.dataset.index));
   });
   onColours(() => {
     grid.paint();

@@ -1,7 +1,7 @@
 /** One head's map with its tokens at the edges; pointing at it tells what looks at what. */
 
 import { h, replace } from "./dom.js";
-import { createHeatmap } from "./heatmap.js";
+import { createHeatmap, reallyMoved } from "./heatmap.js";
 import { label, percent } from "./tokens.js";
 
 const MOST_LABELS = 48; // more would be too small to read
@@ -24,13 +24,15 @@ export function createBigMap({ point }) {
   const rest = () => {
     reading.textContent = "Each row is a token that looks; the columns are the tokens it may look at: itself and those before. The stronger the colour, the more.";
   };
-  field.addEventListener("pointermove", (event) => {
+  const read = (event) => {
     const cell = cellAt(field, event, shown.tokens.length);
     if (cell.key > cell.query) return rest();
     point(cell.query);
     const [query, key] = [shown.tokens[cell.query], shown.tokens[cell.key]].map(label);
     reading.textContent = `“${query}” looks at “${key}”: ${percent(shown.matrix[cell.query][cell.key])}`;
-  });
+  };
+  field.addEventListener("pointerdown", read);
+  field.addEventListener("pointermove", (event) => reallyMoved(event) && read(event));
   field.addEventListener("pointerleave", rest);
   rest();
 

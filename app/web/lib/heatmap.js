@@ -27,7 +27,7 @@ export function createHeatmap(name) {
     if (!matrix) return;
     const size = matrix.length;
     element.width = element.height = size;
-    const context = element.getContext("2d");
+    const context = element.getContext("2d", { willReadFrequently: true }); // small, and only ever written pixel by pixel
     const [red, green, blue] = colourOf(element);
     const image = context.createImageData(size, size);
     for (const [query, row] of matrix.entries()) {
@@ -43,10 +43,19 @@ export function createHeatmap(name) {
 
 /** The element's colour as numbers: whatever way the style sheet spells it, a canvas can read it back. */
 function colourOf(element) {
-  const probe = document.createElement("canvas").getContext("2d");
+  const probe = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
   probe.fillStyle = getComputedStyle(element).color;
   probe.fillRect(0, 0, 1, 1);
   return probe.getImageData(0, 0, 1, 1).data;
+}
+
+/**
+ * Whether the pointer itself has moved: browsers also report a move when something else came to lie under it, and that must
+ * not undo what the keyboard has chosen.
+ * @param {PointerEvent} event
+ */
+export function reallyMoved(event) {
+  return event.movementX !== 0 || event.movementY !== 0;
 }
 
 /**
