@@ -134,6 +134,13 @@ def test_without_a_key_the_page_says_so(open_page: Callable[..., Page], locked_s
     page.get_by_role("dialog").wait_for()
     page.keyboard.press("Escape")
     expect(page.locator("#notice")).to_contain_text("Without a key")
+    page.get_by_role("button", name="Enter a key").click()
+    page.get_by_role("dialog").get_by_label("Key", exact=True).fill(KEY)
+    page.keyboard.press("Enter")
+    expect(page.locator("#notice")).to_be_hidden()
+    page.get_by_label("Message", exact=True).fill("Hello")
+    page.keyboard.press("Enter")
+    expect(page.locator(".message.assistant .meta")).to_contain_text("tokens/s")
 
 
 def test_waits_for_a_server_that_is_away(open_page: Callable[..., Page], web_server: Server, troubles) -> None:
@@ -148,19 +155,20 @@ def test_waits_for_a_server_that_is_away(open_page: Callable[..., Page], web_ser
     expect(page.get_by_label("Model", exact=True)).to_contain_text("homegrown-base")
 
 
-def models_with(*more: dict[str, object]) -> Callable[[Route], None]:
-    """Answers /v1/models with the real list and some more."""
+def models_with(*more: dict[str, object], **changed: object) -> Callable[[Route], None]:
+    """Answers /v1/models with the real list, changed, and some more."""
 
     def handle(route: Route) -> None:
         answer = httpx.get(route.request.url).json()
-        answer["data"] += [{**answer["data"][0], **model} for model in more]
+        answer["data"] = [{**answer["data"][0], **changed, **model} for model in ({}, *more)]
         route.fulfill(status=200, content_type="application/json", body=json.dumps(answer))
 
     return handle
 
 
-def test_model_choice_offers_what_writes_and_is_remembered(open_page: Callable[..., Page]) -> None:
-    page = open_page("about:blank".replace("about:blank", "#status"))
+def test_model_choice_offers_what_writes_and_is_remembered(open_page: Callable[..., Page], troubles) -> None:
+    troubles.allow("status of 404")
+    page = open_page("#status")
     page.route(
         "**/v1/models",
         models_with(
@@ -174,6 +182,21 @@ def test_model_choice_offers_what_writes_and_is_remembered(open_page: Callable[.
     picker.select_option("pirate")
     page.reload()
     expect(picker).to_have_value("pirate")
+    page.get_by_role("tab", name="Chat").click()
+    with page.expect_request("**/v1/chat/completions") as asked:
+        page.get_by_label("Message", exact=True).fill("Ahoy")
+        page.keyboard.press("Enter")
+    assert json.loads(asked.value.post_data or "{}")["model"] == "pirate"
+    expect(page.get_by_role("alert").filter(has_text="There is no model 'pirate' here")).to_be_visible()
+
+
+def test_a_server_that_only_classifies_says_so_in_the_chat(open_page: Callable[..., Page]) -> None:
+    page = open_page("#chat")
+    page.route("**/v1/models", models_with(task="classify"))
+    page.reload()
+    expect(page.get_by_label("Model", exact=True)).to_contain_text("no model that writes")
+    expect(page.get_by_text("Use the tab Classify")).to_be_visible()
+    expect(page.get_by_label("Message", exact=True)).to_be_disabled()
 
 
 def test_works_under_a_path_of_a_proxy(open_page: Callable[..., Page], browser, web_server: Server, troubles) -> None:

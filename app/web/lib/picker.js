@@ -27,9 +27,9 @@ export function connectModelPicker(select, notice, models) {
     select.title = `Model: ${select.selectedOptions[0].textContent}`;
   }
 
-  function tell(text) {
+  function tell(text, ...more) {
     notice.hidden = text === null;
-    notice.textContent = text ?? "";
+    replace(notice, text, more);
   }
 
   async function refresh() {
@@ -39,7 +39,8 @@ export function connectModelPicker(select, notice, models) {
     } catch (error) {
       if (error.status === 401) {
         replace(select, h("option", null, "no key"));
-        tell("Without a key this server answers nothing. Load the page again to enter one.");
+        const enter = h("button", { class: "button small", type: "button", onclick: refresh }, "Enter a key");
+        tell("Without a key this server answers nothing.", enter);
         return;
       }
       tell(`${error.message} Trying again…`);

@@ -4,6 +4,7 @@ import { h, uniqueId } from "../../lib/dom.js";
 
 const DRAFT = "draft";
 const TALLEST = 220; // px
+const KEYS = "Enter sends, Shift+Enter makes a new line.";
 
 /**
  * @param {{store: ReturnType<import("../../lib/store.js").createStore>, send: (text: string) => boolean, stop: () => void}}
@@ -16,7 +17,7 @@ export function createComposer({ store, send, stop }) {
   const area = h("textarea", { id, class: "input composer-text", rows: 1, placeholder: "Write a message", "aria-describedby": help });
   const sendButton = h("button", { class: "button primary", type: "submit" }, "Send");
   const stopButton = h("button", { class: "button danger", type: "button", hidden: true, onclick: stop }, "Stop");
-  const hint = h("span", { id: help }, "Enter sends, Shift+Enter makes a new line.");
+  const hint = h("span", { id: help }, KEYS);
   const usage = h("span", { class: "usage" });
   const mistake = h("p", { class: "error", role: "alert" });
   let [busy, blocked] = [false, null];
@@ -84,7 +85,8 @@ export function createComposer({ store, send, stop }) {
       sendButton.hidden = busy;
       stopButton.hidden = !busy;
       area.disabled = sendButton.disabled = blocked !== null;
-      hint.textContent = blocked ?? (busy ? "Escape stops the answer." : "Enter sends, Shift+Enter makes a new line.");
+      hint.textContent = blocked ?? (busy ? "Escape stops the answer." : KEYS);
+      hint.classList.toggle("keys", blocked === null);
       usage.textContent = state.usage;
       if (hadFocus) (busy ? stopButton : sendButton).focus();
     },

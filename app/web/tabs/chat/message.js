@@ -148,7 +148,7 @@ function noteOn(message, { last, busy, trim, context }, actions) {
   const line = (text, ...more) => h("div", { class: "note row" }, h("span", null, text), more);
   if (message.finish === "length") {
     const full = context !== null && (message.promptTokens ?? 0) + (message.tokens ?? 0) >= context;
-    if (!full) return line("Cut off at the longest answer.", act("Write on", () => actions.goOn(message)));
+    if (!full) return line("Cut off at the length that the settings allow.", act("Write on", () => actions.goOn(message)));
     const text = `Cut off: with this the model’s ${formatNumber(context)} tokens are full.`;
     return line(text, !trim && act("Leave out the oldest messages", actions.trim), act("New conversation", actions.startAnew));
   }
