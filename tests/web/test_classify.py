@@ -482,3 +482,23 @@ def test_the_chosen_model_is_asked(tab: Page, troubles: Any) -> None:
     with tab.expect_request("**/classify") as request:
         tab.get_by_role("button", name="Classify", exact=True).click()
     assert json.loads(request.value.post_data or "")["model"] == "pirate"
+
+
+def test_labels_are_compared_with_a_column_that_has_the_right_ones(
+    tab: Page, web_server: Server, tmp_path: Path
+) -> None:
+    texts = [text for text in TEXTS if text]
+    given = [answer["label"] for answer in ask(web_server, texts, labels=LABELS)]
+    known = [given[0], next(label for label in LABELS if label != given[1]), "", f" {given[3]} "]
+    path = tmp_path / "known.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([["text", "truth"], *zip(texts, known, strict=True)])
+    add_labels(tab)
+    tab.get_by_label("Many texts").check()
+    tab.locator("input[type=file]").set_input_files(path)
+    tab.get_by_label("Right labels are in").select_option(label="truth")
+    tab.get_by_role("button", name="Classify 4 rows").click()
+    expect(tab.get_by_text("As in the column “truth”: 2 of 3 rows (66.7 %).")).to_be_visible()
+    tab.get_by_label("Rows", exact=True).select_option(label="Not as in “truth” (1)")
+    expect(tab.get_by_role("table").get_by_role("row")).to_have_count(2)
+    expect(tab.get_by_role("cell", name=f"{given[1]} (not {known[1]})")).to_be_visible()

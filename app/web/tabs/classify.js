@@ -35,6 +35,10 @@ export function mount(element, context) {
     }
   }
 
+  // A file that is let go beside its place would replace the whole page.
+  for (const kind of ["dragover", "drop"]) {
+    element.addEventListener(kind, (event) => event.dataTransfer?.types.includes("Files") && event.preventDefault());
+  }
   choose(context.store.get(KEPT, false) ? "many" : "one");
   element.append(
     h(

@@ -77,6 +77,7 @@ function createView(job, results, { go, pause, cancel, retry, save, leave }) {
   const line = h("p", { class: "muted" });
   const state = h("p", { role: "status" });
   const message = h("p", { class: "error-box", role: "alert", hidden: true });
+  const agreement = h("p");
   const summary = h("ol", { class: "bars counts", "aria-label": "Labels by number of rows" });
   const table = createResultTable(body, results);
   return {
@@ -89,11 +90,12 @@ function createView(job, results, { go, pause, cancel, retry, save, leave }) {
       h("div", { class: "row spread" }, state, line),
       message,
       h("div", { class: "row" }, Object.values(buttons)),
+      agreement,
       summary,
       table.element,
     ),
     update(run) {
-      const counts = countResults(results);
+      const counts = countResults(body, results);
       bar.value = run.done;
       const told = describeState(run, counts);
       if (state.textContent !== told) state.textContent = told;
@@ -105,6 +107,8 @@ function createView(job, results, { go, pause, cancel, retry, save, leave }) {
       buttons.pause.disabled = run.state === "pausing";
       buttons.retry.hidden = run.active || failuresToRetry(body, results).length === 0;
       buttons.save.disabled = run.done === 0;
+      agreement.textContent = describeAgreement(body, counts);
+      agreement.hidden = agreement.textContent === "";
       replace(summary, counts.labels.map(([label, count]) => shareOf(label, count, run.done - counts.failed)));
       table.update(counts);
     },
@@ -119,6 +123,12 @@ function describeState(run, { failed, truncated }) {
   if (failed) parts.push(`${formatNumber(failed)} with an error`);
   if (truncated) parts.push(`${formatNumber(truncated)} cut off at the end, being longer than the model can read`);
   return `${parts.join(", ")}.`;
+}
+
+function describeAgreement({ columns, right: column }, { right, wrong }) {
+  if (!right && !wrong) return "";
+  const share = formatShare(right / (right + wrong));
+  return `As in the column “${columns[column]}”: ${formatNumber(right)} of ${formatCount(right + wrong, "row")} (${share}).`;
 }
 
 function describePace(run) {

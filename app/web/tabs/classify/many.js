@@ -10,6 +10,7 @@ import { createSource } from "./source.js";
  * @property {string[]} columns
  * @property {import("../../lib/tables.js").Row[]} rows
  * @property {number} column where the texts are
+ * @property {number|null} right the column that already has the right labels, to compare with
  * @property {boolean} marked the file began with a byte order mark
  * @property {import("./ask.js").Setup} setup as it was when the job began
  */
@@ -28,11 +29,11 @@ export function createMany(context, setup) {
   let open = null;
   let keeps = true; // whether this browser keeps the open job
 
-  async function begin({ name, marked, table, column }) {
+  async function begin({ name, marked, table, column, right }) {
     const asked = setup.read();
     if (asked === null) return;
     const now = Date.now();
-    const body = { columns: table.columns, rows: table.rows, column, marked, setup: asked };
+    const body = { columns: table.columns, rows: table.rows, column, right, marked, setup: asked };
     const results = table.rows.map((row) => (row.error ? { error: row.error } : row.cells[column].trim() ? undefined : { error: "There is no text in this row." }));
     const done = results.filter(Boolean).length;
     const job = { id: crypto.randomUUID?.() ?? `${now}-${Math.random()}`, created: now, changed: now, name, total: results.length, done, body };

@@ -4,19 +4,36 @@ import { toCsv } from "../../lib/csv.js";
 import { freeName } from "../../lib/tables.js";
 
 /**
- * @param {(import("../../lib/bulk.js").Answer|import("../../lib/bulk.js").Failure|undefined)[]} results
- * @returns {{labels: [string, number][], failed: number, truncated: number, open: number}} labels: the most frequent first
+ * Whether a row's label is the right one; null where nobody has said which that is, or there is no label.
+ * @param {import("./many.js").JobBody} body
+ * @param {number} place
+ * @param {import("../../lib/bulk.js").Answer|import("../../lib/bulk.js").Failure|undefined} result
+ * @returns {boolean|null}
  */
-export function countResults(results) {
+export function isRight(body, place, result) {
+  const known = body.right === null ? "" : body.rows[place].cells[body.right].trim();
+  return known === "" || !result || result.error ? null : result.label.trim() === known;
+}
+
+/**
+ * @param {import("./many.js").JobBody} body
+ * @param {(import("../../lib/bulk.js").Answer|import("../../lib/bulk.js").Failure|undefined)[]} results
+ * @returns {{labels: [string, number][], failed: number, truncated: number, right: number, wrong: number}} labels: the most
+ *   frequent first; right, wrong: of the rows of which that is known
+ */
+export function countResults(body, results) {
   const labels = new Map();
-  const counts = { failed: 0, truncated: 0, open: 0 };
-  for (const result of results) {
-    if (!result) counts.open += 1;
-    else if (result.error) counts.failed += 1;
-    else {
-      labels.set(result.label, (labels.get(result.label) ?? 0) + 1);
-      counts.truncated += Number(result.truncated);
+  const counts = { failed: 0, truncated: 0, right: 0, wrong: 0 };
+  for (const [place, result] of results.entries()) {
+    if (!result) continue;
+    if (result.error) {
+      counts.failed += 1;
+      continue;
     }
+    labels.set(result.label, (labels.get(result.label) ?? 0) + 1);
+    counts.truncated += Number(result.truncated);
+    const right = isRight(body, place, result);
+    if (right !== null) counts[right ? "right" : "wrong"] += 1;
   }
   return { labels: [...labels].sort((a, b) => b[1] - a[1]), ...counts };
 }

@@ -9,7 +9,8 @@ const LONGEST = 160; // characters of a cell in the preview
 
 /**
  * @param {object} options
- * @param {(source: {name: string, marked: boolean, table: import("../../lib/tables.js").Table, column: number}) => void} options.onStart
+ * @param {(source: {name: string, marked: boolean, table: import("../../lib/tables.js").Table, column: number,
+ *   right: number|null}) => void} options.onStart right: the column that already has the right labels, if one does
  */
 export function createSource({ onStart }) {
   const error = h("p", { class: "error", role: "alert" });
@@ -112,14 +113,19 @@ function createPreview({ content, table, options, again, back, onStart }) {
     column = Number(value);
     draw();
   });
+  let right = null;
+  const rights = picker("Right labels are in", [["", "no column"], ...table.columns.map((name, i) => [String(i), name])], "", (value) => {
+    right = value === "" ? null : Number(value);
+  });
   const header =
     table.header !== null &&
     h("label", { class: "check" }, h("input", { type: "checkbox", checked: table.header, onchange: (event) => again({ header: event.target.checked }) }), "The first row has the columns’ names");
   const notices = [...content.notices, ...table.notices].map((notice) => h("p", { class: "help" }, notice));
   const start = h("button", { class: "button primary", type: "button" }, `Classify ${formatCount(table.rows.length, "row")}`);
-  start.addEventListener("click", () => onStart({ name: content.name, marked: content.marked, table, column }));
+  start.addEventListener("click", () => onStart({ name: content.name, marked: content.marked, table, column, right }));
   draw();
-  return [h("div", { class: "row spread" }, head), h("div", { class: "row choices" }, formats.element, table.columns.length > 1 && columns.element), header, notices, sample, blank, h("div", null, start)];
+  const choices = [formats, ...(table.columns.length > 1 ? [columns, rights] : [])].map((choice) => choice.element);
+  return [h("div", { class: "row spread" }, head), h("div", { class: "row choices" }, choices), header, notices, sample, blank, h("div", null, start)];
 }
 
 function picker(label, options, value, onChange) {

@@ -2,12 +2,13 @@
 
 import { formatNumber, h, replace, uniqueId } from "../../lib/dom.js";
 import { formatShare } from "../../lib/units.js";
+import { isRight } from "./results.js";
 
 const PAGE = 50;
 const LONGEST = 300; // characters of a text
 
 /**
- * @param {{rows: import("../../lib/tables.js").Row[], column: number}} body
+ * @param {import("./many.js").JobBody} body
  * @param {(import("../../lib/bulk.js").Answer|import("../../lib/bulk.js").Failure|undefined)[]} results
  */
 export function createResultTable(body, results) {
@@ -26,7 +27,7 @@ export function createResultTable(body, results) {
     const rows = [];
     let found = 0;
     for (const [place, result] of results.entries()) {
-      if (!result || !wanted(result, label)) continue;
+      if (!result || !wanted(result, label, isRight(body, place, result))) continue;
       found += 1;
       if (rows.length < shown) rows.push(rowOf(body, place, result));
     }
@@ -59,6 +60,7 @@ export function createResultTable(body, results) {
       const options = [["a", "All that are done"]];
       if (counts.failed) options.push(["e", `With an error (${formatNumber(counts.failed)})`]);
       if (counts.truncated) options.push(["t", `Cut off (${formatNumber(counts.truncated)})`]);
+      if (counts.wrong) options.push(["w", `Not as in “${body.columns[body.right]}” (${formatNumber(counts.wrong)})`]);
       for (const [label, count] of counts.labels) options.push([`l${label}`, `${label} (${formatNumber(count)})`]);
       const value = select.value || "a";
       // A list that someone has open must not change under the pointer.
@@ -69,11 +71,12 @@ export function createResultTable(body, results) {
   };
 }
 
-/** @type {Object<string, (result: any, label: string) => boolean>} by the first letter of an option's value */
+/** @type {Object<string, (result: any, label: string, right: boolean|null) => boolean>} by the first letter of an option's value */
 const FILTERS = {
   a: () => true,
   e: (result) => Boolean(result.error),
   t: (result) => Boolean(result.truncated),
+  w: (_result, _label, right) => right === false,
   l: (result, label) => result.label === label,
 };
 
@@ -81,8 +84,9 @@ function rowOf(body, place, result) {
   const row = body.rows[place];
   const text = row.cells[body.column];
   const clipped = text.length > LONGEST ? `${text.slice(0, LONGEST)}…` : text;
+  const known = isRight(body, place, result) === false && h("span", { class: "help" }, ` (not ${row.cells[body.right].trim()})`);
   const answer = result.error
     ? [h("td", { class: "error", colspan: 2 }, result.error)]
-    : [h("td", null, result.label, result.truncated && h("span", { class: "help" }, " (cut off)")), h("td", null, formatShare(result.scores[0][1]))];
+    : [h("td", null, result.label, known, result.truncated && h("span", { class: "help" }, " (cut off)")), h("td", null, formatShare(result.scores[0][1]))];
   return h("tr", null, h("td", { class: "muted" }, row.line), h("td", { class: "results-text" }, clipped), answer);
 }
