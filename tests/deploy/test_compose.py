@@ -32,7 +32,7 @@ def has_compose() -> bool:
     return bool(shutil.which(COMPOSE[0])) and not subprocess.run([*COMPOSE, "version"], capture_output=True).returncode
 
 
-@pytest.mark.parametrize("profiles", ["gpu", "cpu", "cpu,monitoring"])
+@pytest.mark.parametrize("profiles", ["gpu,monitoring", "cpu"])
 def test_compose_accepts_every_profile(profiles: str) -> None:
     if not has_compose():
         pytest.skip("docker-compose is missing")

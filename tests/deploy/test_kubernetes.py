@@ -51,7 +51,8 @@ def check(documents: dict[str, dict[str, Any]]) -> None:
 def test_manifests_are_valid(deploy: Path, manifest: dict[str, dict[str, Any]]) -> None:
     assert set(manifest) == {"Deployment", "Service", "PodDisruptionBudget", "NetworkPolicy"}
     check(manifest)
-    check(resources((deploy / "kubernetes/base/autoscaling.yaml").read_text("utf-8")))
+    for more in ("base/autoscaling.yaml", "models.yaml"):
+        check(resources((deploy / "kubernetes" / more).read_text("utf-8")))
 
 
 def test_schema_finds_mistakes(manifest: dict[str, dict[str, Any]]) -> None:
