@@ -48,7 +48,8 @@ def main() -> int:
 
 def _step_back() -> None:
     """Others' work comes first; and when memory runs out this is the process to end."""
-    os.nice(_NICE)
+    with contextlib.suppress(OSError):  # forbidden here
+        os.nice(_NICE)
     with contextlib.suppress(OSError):  # no such file on this system
         _OWN_RISK.write_text("1000")
 

@@ -102,6 +102,7 @@ def test_attention_and_lens_equal_those_of_transformers(loop, tiny_gpt2_dir, tin
         assert all(row[token] == pytest.approx(share, abs=1e-4) for token, share in best)
 
 
+@pytest.mark.slow
 def test_adapters_are_merged_and_the_base_stays_as_it_is(loop, model_dir, tmp_path):
     path = make_adapters(model_dir, tmp_path)["one"]
     before = {file: file.read_bytes() for file in model_dir.iterdir()}
@@ -149,7 +150,7 @@ def test_a_model_that_memory_has_no_room_for_is_not_loaded(model_dir, tmp_path, 
 
 def test_one_process_answers_one_after_the_other_and_ends_when_nobody_asks(loop, stand_in):
     async def scenario():
-        looker = inspector(idle=1.0)
+        looker = inspector(idle=0.5)
         assert looker.pid is None
         answers = await asyncio.gather(*(looker.inspect(InspectJob([number])) for number in (3, 1, 2)))
         assert [answer.layers for answer in answers] == [3, 1, 2]
@@ -210,6 +211,7 @@ def test_a_process_that_ends_or_talks_nonsense_is_started_again(loop, stand_in):
     loop.run(scenario())
 
 
+@pytest.mark.slow
 def test_what_takes_too_long_is_given_up(loop, stand_in):
     async def scenario():
         looker = inspector(limit=1.5)
