@@ -22,6 +22,7 @@ class OnTerminal:
 
     def __init__(self, *arguments: str, **environment: str) -> None:
         self._ours, theirs = pty.openpty()
+        termios.tcsetwinsize(theirs, (24, 100))  # of none at all, libraries make nothing
 
         def own_the_terminal() -> None:
             os.setsid()
