@@ -2,7 +2,7 @@
 
 import { h } from "../lib/dom.js";
 import { radios } from "./classify/choice.js";
-import { createMany } from "./classify/many.js";
+import { ManyTexts } from "./classify/many.js";
 import { createSetup } from "./classify/setup.js";
 import { createSingle } from "./classify/single.js";
 
@@ -21,7 +21,7 @@ export function mount(element, context) {
     onKind: () => single.clear(),
   });
   const single = createSingle(context, setup);
-  const many = createMany(context, setup);
+  const many = new ManyTexts(context, setup);
   const choice = radios("How many texts?", [["one", "One text"], ["many", "Many texts"]], choose);
 
   function choose(which) {

@@ -26,7 +26,7 @@ export function createJob({ api }, { job, results, onResults, onLeave }) {
     onResults: (places) => onResults(places.map((place) => [place, results[place]]), run.done),
     onChange: () => schedule(),
   });
-  const view = createView(job, results, {
+  const view = new JobView(job, results, {
     go: () => run.start(),
     pause: () => run.pause(),
     cancel: () => run.cancel(),
@@ -63,56 +63,77 @@ function failuresToRetry(body, results) {
   return [...results.keys()].filter((place) => results[place]?.error && !body.rows[place].error && body.rows[place].cells[body.column].trim());
 }
 
-function createView(job, results, { go, pause, cancel, retry, save, leave }) {
-  const { body } = job;
-  const button = (text, onclick, kind = "") => h("button", { class: `button ${kind}`, type: "button", onclick }, text);
-  const buttons = {
-    go: button("Continue", go, "primary"),
-    pause: button("Pause", pause),
-    cancel: button("Cancel", cancel),
-    retry: button("Ask again for failed rows", retry),
-    save: button("Download CSV", save),
-  };
-  const bar = h("progress", { class: "progress", max: Math.max(1, body.rows.length), value: 0, "aria-label": "Rows done" });
-  const line = h("p", { class: "muted" });
-  const state = h("p", { role: "status" });
-  const message = h("p", { class: "error-box", role: "alert", hidden: true });
-  const agreement = h("p");
-  const summary = h("ol", { class: "bars counts", "aria-label": "Labels by number of rows" });
-  const table = createResultTable(body, results);
-  return {
-    element: h(
+/** What is seen of a job. */
+class JobView {
+  #bar = h("progress", { class: "progress", value: 0, "aria-label": "Rows done" });
+  #line = h("p", { class: "muted" });
+  #state = h("p", { role: "status" });
+  #message = h("p", { class: "error-box", role: "alert", hidden: true });
+  #agreement = h("p");
+  #summary = h("ol", { class: "bars counts", "aria-label": "Labels by number of rows" });
+
+  /**
+   * @param {object} job
+   * @param {(object|undefined)[]} results
+   * @param {Object<string, () => void>} actions go, pause, cancel, retry, save, leave
+   */
+  constructor(job, results, actions) {
+    const { body } = job;
+    const button = (text, name, kind = "") => h("button", { class: `button ${kind}`, type: "button", onclick: actions[name] }, text);
+    this.body = body;
+    this.results = results;
+    this.#bar.max = Math.max(1, body.rows.length);
+    this.buttons = {
+      go: button("Continue", "go", "primary"),
+      pause: button("Pause", "pause"),
+      cancel: button("Cancel", "cancel"),
+      retry: button("Ask again for failed rows", "retry"),
+      save: button("Download CSV", "save"),
+    };
+    this.table = createResultTable(body, results);
+    this.element = h(
       "div",
       { class: "stack" },
-      h("div", { class: "row spread" }, h("h3", null, job.name), button("Another job", leave, "small")),
+      h("div", { class: "row spread" }, h("h3", null, job.name), button("Another job", "leave", "small")),
       h("p", { class: "help" }, `${formatCount(body.rows.length, "row")} · ${describeSetup(body.setup)}`),
-      bar,
-      h("div", { class: "row spread" }, state, line),
-      message,
-      h("div", { class: "row" }, Object.values(buttons)),
-      agreement,
-      summary,
-      table.element,
-    ),
-    update(run) {
-      const counts = countResults(body, results);
-      bar.value = run.done;
-      const told = describeState(run, counts);
-      if (state.textContent !== told) state.textContent = told;
-      line.textContent = describePace(run);
-      message.hidden = run.message === null;
-      if (message.textContent !== (run.message ?? "")) message.textContent = run.message ?? "";
-      buttons.go.hidden = run.active || run.state === "done";
-      buttons.pause.hidden = buttons.cancel.hidden = !run.active;
-      buttons.pause.disabled = run.state === "pausing";
-      buttons.retry.hidden = run.active || failuresToRetry(body, results).length === 0;
-      buttons.save.disabled = run.done === 0;
-      agreement.textContent = describeAgreement(body, counts);
-      agreement.hidden = agreement.textContent === "";
-      replace(summary, counts.labels.map(([label, count]) => shareOf(label, count, run.done - counts.failed)));
-      table.update(counts);
-    },
-  };
+      this.#bar,
+      h("div", { class: "row spread" }, this.#state, this.#line),
+      this.#message,
+      h("div", { class: "row" }, Object.values(this.buttons)),
+      this.#agreement,
+      this.#summary,
+      this.table.element,
+    );
+  }
+
+  /** Show how the run is. */
+  update(run) {
+    const counts = countResults(this.body, this.results);
+    this.#bar.value = run.done;
+    say(this.#state, describeState(run, counts));
+    say(this.#message, run.message ?? "");
+    say(this.#agreement, describeAgreement(this.body, counts));
+    this.#message.hidden = run.message === null;
+    this.#agreement.hidden = this.#agreement.textContent === "";
+    this.#line.textContent = describePace(run);
+    this.#updateButtons(run);
+    replace(this.#summary, counts.labels.map(([label, count]) => shareOf(label, count, run.done - counts.failed)));
+    this.table.update(counts);
+  }
+
+  #updateButtons(run) {
+    const { go, pause, cancel, retry, save } = this.buttons;
+    go.hidden = run.active || run.state === "done";
+    pause.hidden = cancel.hidden = !run.active;
+    pause.disabled = run.state === "pausing";
+    retry.hidden = run.active || failuresToRetry(this.body, this.results).length === 0;
+    save.disabled = run.done === 0;
+  }
+}
+
+/** The same text again is not read out again. */
+function say(element, text) {
+  if (element.textContent !== text) element.textContent = text;
 }
 
 const WORDS = { ready: "Not begun", running: "Working…", waiting: "Waiting for the server…", pausing: "Pausing after this batch…", paused: "Paused", cancelled: "Cancelled. What is done is kept." };

@@ -4,117 +4,124 @@ import { h, replace, uniqueId } from "../../lib/dom.js";
 
 const MOST = 128;
 const LONGEST = 200;
+const HELP = "Words that say what a text is, such as sport, politics. A comma or Enter ends each.";
 
-/**
- * @param {object} options
- * @param {string[]} options.initial
- * @param {(labels: string[]) => void} options.onChange
- */
-export function createLabelsEditor({ initial, onChange }) {
-  let labels = [...initial];
-  const id = uniqueId("labels");
-  const chips = h("ul", { class: "chips", "aria-label": "Labels" });
-  const error = h("p", { class: "error", id: `${id}-error`, role: "alert" });
-  const input = h("input", {
+/** `element` is to be put into the page; `labels` are what it holds. */
+export class LabelsEditor {
+  #id = uniqueId("labels");
+  #chips = h("ul", { class: "chips", "aria-label": "Labels" });
+  #error = h("p", { class: "error", id: `${this.#id}-error`, role: "alert" });
+  #input = h("input", {
     class: "input",
-    id,
+    id: this.#id,
     autocomplete: "off",
     enterkeyhint: "enter",
     placeholder: "A label, then Enter",
-    "aria-describedby": `${id}-help ${id}-error`,
+    "aria-describedby": `${this.#id}-help ${this.#id}-error`,
+    onkeydown: (event) => this.#onKey(event),
+    oninput: () => this.#onInput(),
+    onpaste: (event) => this.#onPaste(event),
   });
+  element = h(
+    "div",
+    { class: "field" },
+    h("label", { for: this.#id }, "Labels"),
+    this.#chips,
+    this.#input,
+    h("p", { class: "help", id: `${this.#id}-help` }, HELP),
+    this.#error,
+  );
 
-  function tell(text) {
-    error.textContent = text;
-    input.setAttribute("aria-invalid", String(text !== ""));
+  /**
+   * @param {string[]} initial
+   * @param {(labels: string[]) => void} onChange
+   */
+  constructor(initial, onChange) {
+    this.labels = [...initial];
+    this.onChange = onChange;
+    this.#draw();
   }
 
-  function change(next) {
-    labels = next;
-    draw();
-    onChange(labels);
+  /** Put others in their place. */
+  set(labels) {
+    this.tell("");
+    this.#input.value = "";
+    this.#change([...labels]);
   }
 
-  function draw() {
-    chips.hidden = labels.length === 0;
-    replace(chips, labels.map((label) => h("li", { class: "chip" }, h("span", null, label), removeButton(label))));
+  /** What is still being written becomes a label too. Returns whether the labels can be asked about. */
+  check() {
+    if (this.#add(this.#input.value)) {
+      if (this.labels.length >= 2) return true;
+      this.tell(this.labels.length ? "One label is no choice: add another." : "Name at least two labels to choose from.");
+    }
+    this.#input.focus();
+    return false;
   }
 
-  function removeButton(label) {
+  /** Show a mistake; an empty text takes it away. */
+  tell(text) {
+    this.#error.textContent = text;
+    this.#input.setAttribute("aria-invalid", String(text !== ""));
+  }
+
+  #change(labels) {
+    this.labels = labels;
+    this.#draw();
+    this.onChange(labels);
+  }
+
+  #draw() {
+    this.#chips.hidden = this.labels.length === 0;
+    replace(this.#chips, this.labels.map((label) => h("li", { class: "chip" }, h("span", null, label), this.#removeButton(label))));
+  }
+
+  #removeButton(label) {
     const remove = () => {
-      change(labels.filter((other) => other !== label));
-      input.focus();
+      this.#change(this.labels.filter((other) => other !== label));
+      this.#input.focus();
     };
     return h("button", { class: "chip-remove", type: "button", "aria-label": `Remove label ${label}`, onclick: remove }, "×");
   }
 
   /** Returns whether all of the text has become labels. */
-  function add(text) {
-    const next = [...labels];
+  #add(text) {
+    const labels = [...this.labels];
     for (const label of text.split(/[,\r\n]+/).map((part) => part.trim()).filter(Boolean)) {
-      const problem = problemOf(label, next);
+      const problem = problemOf(label, labels);
       if (problem) {
-        tell(problem);
+        this.tell(problem);
         return false;
       }
-      next.push(label);
+      labels.push(label);
     }
-    tell("");
-    input.value = "";
-    if (next.length > labels.length) change(next);
+    this.tell("");
+    this.#input.value = "";
+    if (labels.length > this.labels.length) this.#change(labels);
     return true;
   }
 
-  input.addEventListener("keydown", (event) => {
+  #onKey(event) {
     if (event.isComposing) return;
     if (event.key === "Enter" || event.key === ",") {
       event.preventDefault();
-      add(input.value);
-    } else if (event.key === "Backspace" && input.value === "") {
-      chips.querySelector("li:last-child button")?.focus();
+      this.#add(this.#input.value);
+    } else if (event.key === "Backspace" && this.#input.value === "") {
+      this.#chips.querySelector("li:last-child button")?.focus();
     }
-  });
-  input.addEventListener("input", () => {
-    if (!input.value.trim()) input.value = ""; // the space behind a comma
-    tell("");
-  });
-  input.addEventListener("paste", (event) => {
+  }
+
+  #onInput() {
+    if (!this.#input.value.trim()) this.#input.value = ""; // the space behind a comma
+    this.tell("");
+  }
+
+  #onPaste(event) {
     const text = event.clipboardData?.getData("text") ?? "";
     if (!/[,\r\n]/.test(text)) return;
     event.preventDefault();
-    if (!add(input.value + text)) input.value += text.replace(/[\r\n]+/g, ", ");
-  });
-  draw();
-
-  return {
-    element: h(
-      "div",
-      { class: "field" },
-      h("label", { for: id }, "Labels"),
-      chips,
-      input,
-      h("p", { class: "help", id: `${id}-help` }, "Words that say what a text is, such as sport, politics. A comma or Enter ends each."),
-      error,
-    ),
-    get labels() {
-      return labels;
-    },
-    set(next) {
-      tell("");
-      input.value = "";
-      change([...next]);
-    },
-    /** What is still being written becomes a label too. Returns whether the labels can be asked about. */
-    check() {
-      if (!add(input.value)) input.focus();
-      else if (labels.length < 2) {
-        tell(labels.length ? "One label is no choice: add another." : "Name at least two labels to choose from.");
-        input.focus();
-      } else return true;
-      return false;
-    },
-    tell,
-  };
+    if (!this.#add(this.#input.value + text)) this.#input.value += text.replace(/[\r\n]+/g, ", ");
+  }
 }
 
 function problemOf(label, labels) {
