@@ -203,7 +203,7 @@ def test_what_is_wrong_is_told_and_what_was_seen_stays(inside: Page, troubles: A
 def test_layers_that_one_answer_has_no_room_for_come_when_they_are_chosen(
     open_page: Callable[..., Page], seen: dict[str, Any], troubles: Any
 ) -> None:
-    troubles.allow("status of 400")
+    troubles.allow("status of (400|429)")
     page = open_page("#inside")
     asked: list[Any] = []
 
@@ -225,6 +225,13 @@ def test_layers_that_one_answer_has_no_room_for_come_when_they_are_chosen(
     assert asked == [None, [0], [2]]
     page.locator(".look-token").nth(6).focus()
     assert shares(page.locator(".look-bars .look-bar > span"))[0] == max(seen["attention"][2][1][6])
+
+    page.unroute("**/inspect")
+    error = {"message": "The queue is full.", "type": "rate_limit_error", "param": None, "code": "queue_full"}
+    page.route("**/inspect", lambda route: route.fulfill(status=429, json={"error": error}))
+    page.get_by_label("Layer", exact=True).select_option(label="2")
+    expect(page.get_by_role("alert").filter(has_text="Layer 2 can’t be shown: The queue is full.")).to_be_visible()
+    expect(page.get_by_label("Layer", exact=True)).to_have_value("2")  # what is shown stays
 
 
 def test_a_change_of_colours_repaints_the_maps(inside: Page) -> None:

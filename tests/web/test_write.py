@@ -320,6 +320,34 @@ def test_a_server_that_is_gone_costs_no_text(writing: Page, troubles: Any) -> No
     assert text_of(writing).startswith(text)
 
 
+def test_alternatives_that_cant_be_had_and_texts_that_cant_be_scored(writing: Page, troubles: Any) -> None:
+    troubles.allow("status of 429")
+    error = {"message": "The queue is full.", "type": "rate_limit_error", "param": None, "code": "queue_full"}
+    write(writing)
+    writing.route("**/generate", lambda route: route.fulfill(status=429, json={"error": error}))
+    tokens(writing).nth(1).click()
+    expect(writing.get_by_role("dialog").get_by_role("alert")).to_have_text("The queue is full.")
+    writing.keyboard.press("Escape")
+    button(writing, "Edit").click()
+    writing.get_by_label("Your text").fill("word " * 600)
+    button(writing, "Score").click()
+    expect(writing.get_by_role("alert").filter(has_text="reads at most 512")).to_contain_text("cut a part")
+
+
+def test_another_scoring_forgets_another_models_alternatives(writing: Page) -> None:
+    write(writing)
+    bodies = asked(writing)
+    writing.locator(".token[data-source=model]").nth(1).click()
+    expect(writing.locator(".alternative").first).to_be_visible()
+    assert bodies == []  # they came with the answer
+    writing.keyboard.press("Escape")
+    button(writing, "Score").click()
+    finished(writing)
+    writing.locator(".token[data-source=model]").nth(1).click()
+    expect(writing.locator(".alternative").first).to_be_visible()
+    assert len(bodies) == 1
+
+
 def test_behind_the_models_own_end_it_is_made_to_go_on(writing: Page) -> None:
     def end(route: Route) -> None:
         choice = {"id": 1, "token": "!", "bytes": [33], "logprob": -0.5, "text_offset": 0, "top_logprobs": []}

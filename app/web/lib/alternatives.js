@@ -22,7 +22,7 @@ export function createAlternatives({ choose, keep, load }) {
   let loading = null;
 
   const close = () => element.hidePopover();
-  element.addEventListener("toggle", (event) => {
+  element.addEventListener("beforetoggle", (event) => {
     if (event.newState === "closed") loading?.abort();
   });
 
@@ -69,7 +69,7 @@ export function createAlternatives({ choose, keep, load }) {
     open(index, token, anchor) {
       loading?.abort();
       anchor.focus(); // where the focus is to come back to
-      element.showPopover();
+      if (!element.matches(":popover-open")) element.showPopover();
       return fill(index, token, anchor);
     },
   };

@@ -18,13 +18,13 @@ const MOST_BARS = 6;
  * @property {number[]} attention_layers
  * @property {number[][][][]} attention
  *
- * @param {{load: (layer: number) => Promise<number[][][]>}} options `load` fetches the heads of a layer that the answer left
- *   out; it tells the person itself when that fails, and throws
+ * @param {{load: (layer: number) => Promise<number[][][]|null>}} options `load` fetches the heads of a layer that the answer
+ *   left out; null when that failed, of which it tells the person itself
  * @returns {{element: HTMLElement, show: (seen: Inspected) => void}}
  */
 export function createAttention({ load }) {
   const parts = createParts();
-  const state = { seen: null, maps: new Map(), pick: null, query: 0 };
+  const state = { seen: null, maps: new Map(), pick: null, wanted: null, query: 0 };
   const grid = createHeadGrid({ choose: (pick) => choose(pick) });
   const map = createBigMap({ point: (query) => look(query) });
   parts.map.append(map.element);
@@ -52,13 +52,13 @@ export function createAttention({ load }) {
 
   async function choose(pick) {
     const { seen } = state;
-    state.pick = pick;
+    state.wanted = pick; // what is shown stays until this can be
     if (!state.maps.has(pick.layer)) {
       const heads = await load(pick.layer);
       if (state.seen !== seen) return;
-      keep(pick.layer, heads);
-      if (state.pick !== pick) return;
+      if (heads !== null) keep(pick.layer, heads);
     }
+    if (state.wanted === pick && state.maps.has(pick.layer)) state.pick = pick;
     draw();
   }
 

@@ -74,7 +74,8 @@ export async function alternativesAt(api, tokens, at, { model, signal }) {
 }
 
 /**
- * The same tokens, each with its chance; the very first has none. Throws ApiError.
+ * The same tokens, each with its chance under this model (alternatives that another one gave are forgotten); the very first
+ * has none. Throws ApiError.
  * @param {Object<string, any>} api
  * @param {Token[]} tokens
  * @param {{model: string|null, signal?: AbortSignal}} options
@@ -83,5 +84,5 @@ export async function alternativesAt(api, tokens, at, { model, signal }) {
 export async function score(api, tokens, { model, signal }) {
   const body = { prompt: tokens.map((token) => token.id), model, max_tokens: 0, echo: true, logprobs: 0 };
   const { logprobs } = (await api.post("v1/completions", body, { signal })).choices[0];
-  return tokens.map((token, at) => ({ ...token, logprob: logprobs.token_logprobs[at] }));
+  return tokens.map((token, at) => ({ ...token, logprob: logprobs.token_logprobs[at], top: null }));
 }

@@ -95,6 +95,7 @@ export function createWriter({ api, models, draft, params }, tell) {
       run("scoring", async (signal) => {
         if (text !== null) await take(text, signal);
         const { tokens } = draft;
+        checkReadable(tokens, models.context);
         const scored = await score(api, tokens, { model: models.current, signal });
         if (draft.tokens === tokens) draft.annotate(scored);
       }),
@@ -115,6 +116,11 @@ function roomFor(tokens, context) {
     `The text has ${tokens.length} tokens, and this model reads at most ${context}. ` +
       "Choose a token further up and write on from there, or edit the text and cut its beginning.",
   );
+}
+
+function checkReadable(tokens, context) {
+  if (context === null || tokens.length <= context) return;
+  throw new Error(`The text has ${tokens.length} tokens, and this model reads at most ${context}. Edit it and cut a part to have it scored.`);
 }
 
 function roomLeft(tokens, context) {

@@ -29,7 +29,7 @@ export function mount(element, { api, models, store, toast }) {
         return (await api.post("inspect", { ...shown, layers: [layer] })).attention[0];
       } catch (error) {
         toast(`Layer ${layer + 1} can’t be shown: ${error.message}`, "error");
-        throw error;
+        return null;
       }
     },
   });

@@ -38,6 +38,7 @@ export function mount(element, context) {
           view.error.textContent = "";
           state.outcome = null;
         }
+        else keep(store, toast, typed() ?? textOf(draft.tokens));
         refresh();
       },
       failed(error) {
@@ -76,7 +77,7 @@ export function mount(element, context) {
     state.editing = draft.tokens.length === 0;
     if (state.editing) view.area.value = "";
     refresh();
-    keep(store, toast, textOf(draft.tokens));
+    if (!state.busy) keep(store, toast, textOf(draft.tokens)); // else at the end: not with every token
   });
   view.area.addEventListener("input", () => keep(store, toast, view.area.value));
   models.subscribe(refresh);
