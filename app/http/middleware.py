@@ -21,7 +21,7 @@ OPEN_PATHS = frozenset({"/health", "/ready"})
 _PAGE = "/page/"  # and all below; the page itself is at /
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _WATCHING = OPEN_PATHS | {"/metrics", "/status"}  # who only looks on may do so to the end
-_FREQUENT = OPEN_PATHS | {"/status"}  # asked for every few seconds
+_FREQUENT = frozenset({"/status"})  # the page asks each second while somebody looks at it
 _ASK_AGAIN = frozenset({429, 503})
 
 access_log = logging.getLogger("app.access")
@@ -76,13 +76,17 @@ class RequestContext:
             self._log(scope, request_id, status, time.perf_counter() - began)
 
     def _log(self, scope: Scope, request_id: str, status: int, seconds: float) -> None:
-        level = logging.DEBUG if scope["path"] in _FREQUENT or scope["path"].startswith(_PAGE) else logging.INFO
+        path = scope["path"]
+        routine = path in OPEN_PATHS or (
+            status < 400 and (path in _FREQUENT or path.startswith(_PAGE))
+        )  # often, and no news
+        level = logging.DEBUG if routine else logging.INFO
         fields = {"request_id": request_id, "status": status or CLIENT_GONE, "ms": round(seconds * 1000, 1)}
         client = scope.get("client")
         if client:
             fields["client"] = client[0]
         # %r keeps control characters of a hostile path out of the log. Query strings and bodies are never logged.
-        access_log.log(level, "%s %r", scope["method"], scope["path"][:200], extra=fields)
+        access_log.log(level, "%s %r", scope["method"], path[:200], extra=fields)
 
 
 class Draining:

@@ -88,12 +88,13 @@ def test_who_runs_and_waits_is_seen(served, client):
 
 def test_it_needs_the_key_and_is_not_logged_each_second(served, client):
     with served.client() as anyone:
-        assert anyone.get("/status").status_code == 401
+        assert anyone.get("/status", headers={"x-request-id": "refused"}).status_code == 401
     response = client.get("/status", headers={"x-request-id": "often"})
     assert KEY not in response.text
     client.get("/version", headers={"x-request-id": "seldom"})
     wait_for(lambda: "seldom" in served.log, 5, what="the log's line")
     assert "often" not in served.log
+    assert "refused" in served.log
 
 
 @pytest.mark.slow
