@@ -457,6 +457,59 @@ def test_two_windows_see_each_others_conversations(chat: Page) -> None:
     expect(other.locator(".conversation-title")).to_have_text(["Said in the first window"])
 
 
+def test_two_windows_write_in_one_conversation(chat: Page) -> None:
+    setting(chat, max_tokens=4)
+    ask(chat, "One")
+    wait_answered(chat)
+    other = chat.context.new_page()
+    other.goto(chat.url)
+    expect(other.locator(".message.user .text")).to_have_text(["One"])
+    ask(other, "Two")
+    wait_answered(other)
+    expect(chat.locator(".message.user .text")).to_have_text(["One", "Two"])
+    expect(answers(chat)).to_have_count(2)
+    ask(chat, "Three")
+    wait_answered(chat)
+    expect(other.locator(".message.user .text")).to_have_text(["One", "Two", "Three"])
+    other.get_by_role("button", name="Try again").last.click()
+    wait_answered(other)
+    expect(answers(chat).last.get_by_text("2 / 2")).to_be_visible()
+
+
+def test_a_full_storage_is_told_and_the_conversation_goes_on(chat: Page) -> None:
+    setting(chat, max_tokens=4)
+    chat.evaluate("""() => {
+      for (let size = 4_000_000; size >= 1; size = Math.floor(size / 2))
+        for (let n = 0; ; n += 1) {
+          try { localStorage.setItem(`filling-${size}-${n}`, "x".repeat(size)); } catch { break; }
+        }
+    }""")
+    for text in ("One", "Two"):
+        ask(chat, text)
+        wait_answered(chat)
+    expect(chat.get_by_role("alert").filter(has_text="storage for this page is full")).to_have_count(1)
+    assert said(chat) == ["One", "Two"]
+    chat.get_by_role("button", name="Settings", exact=True).click()
+    expect(chat.get_by_role("complementary", name="Settings")).to_be_visible()
+    chat.evaluate("localStorage.clear()")
+    ask(chat, "Three")
+    wait_answered(chat)
+    chat.reload()
+    expect(chat.locator(".message.user .text")).to_have_text(["One", "Two", "Three"])
+
+
+def test_an_answer_that_the_page_did_not_outlive_is_kept_as_far_as_it_came(chat: Page) -> None:
+    slow_answer(chat)
+    expect(answers(chat).locator(".text")).to_contain_text("upon a time")
+    chat.reload()
+    expect(answers(chat).locator(".text")).to_contain_text("Once upon a time")
+    expect(answers(chat)).to_contain_text("Not complete")
+    setting(chat, max_tokens=4)
+    chat.get_by_role("button", name="Write on").click()
+    wait_answered(chat)
+    expect(answers(chat)).not_to_contain_text("Not complete")
+
+
 def test_all_of_it_by_keyboard(chat: Page) -> None:
     """From the tab to an answer, to its retry, without a mouse."""
     setting(chat, max_tokens=4)

@@ -221,6 +221,27 @@ def test_works_under_a_path_of_a_proxy(open_page: Callable[..., Page], browser, 
     context.close()
 
 
+def test_a_mistake_in_the_page_is_told(open_page: Callable[..., Page], troubles) -> None:
+    troubles.allow("on purpose")
+    page = open_page()
+    page.evaluate("setTimeout(() => { throw new Error('on purpose'); })")
+    expect(page.get_by_role("alert").filter(has_text="Something went wrong in the page: on purpose")).to_be_visible()
+    page.get_by_role("button", name="Close message").click()
+    page.evaluate("void Promise.reject(new Error('on purpose again'))")
+    expect(page.get_by_role("alert").filter(has_text="on purpose again")).to_be_visible()
+
+
+def test_a_tab_that_cannot_be_loaded_says_so_and_can_be_tried_again(open_page: Callable[..., Page], troubles) -> None:
+    troubles.allow("Failed to (load resource|fetch)")
+    page = open_page("#chat")
+    page.route("**/tabs/write.js", lambda route: route.abort())
+    page.get_by_role("tab", name="Write").click()
+    expect(page.get_by_role("alert")).to_contain_text("This part of the page can’t be loaded")
+    page.unroute("**/tabs/write.js")
+    page.get_by_role("button", name="Load the page again").click()
+    expect(page.get_by_role("tabpanel", name="Write").get_by_role("textbox").first).to_be_visible()
+
+
 def test_a_text_can_never_become_code(open_page: Callable[..., Page], troubles) -> None:
     """The policy forbids scripts and styles that are not files of the server."""
     troubles.allow("Content Security Policy|content security policy")

@@ -136,8 +136,9 @@ export function conversationProblem(value) {
   }
   if (Number.isNaN(Date.parse(value.created)) || Number.isNaN(Date.parse(value.updated))) return "created or updated is not a time";
   if (!isObject(value.messages) || !isObject(value.chosen)) return "messages or chosen is missing";
+  const rooted = new Set(); // ids of which the way to the beginning is known to be whole
   for (const [id, message] of Object.entries(value.messages)) {
-    const problem = messageProblem(id, message, value.messages);
+    const problem = messageProblem(id, message) ?? wayProblem(id, value.messages, rooted);
     if (problem !== null) return problem;
   }
   for (const [id, next] of Object.entries(value.chosen)) {
@@ -146,14 +147,21 @@ export function conversationProblem(value) {
   return null;
 }
 
-function messageProblem(id, message, all) {
+function messageProblem(id, message) {
   if (!isObject(message) || message.id !== id) return `message ${id} is broken`;
   if (message.role !== "user" && message.role !== "assistant") return `message ${id} has no role that is known`;
   if (typeof message.content !== "string") return `message ${id} has no text`;
-  for (let at = message.parent, steps = 0; at !== null; at = all[at].parent, steps += 1) {
+  return null;
+}
+
+function wayProblem(id, all, rooted) {
+  const way = new Set();
+  for (let at = id; at !== null && !rooted.has(at); at = all[at].parent) {
     if (typeof at !== "string" || !Object.hasOwn(all, at)) return `message ${id} stands behind one that is not there`;
-    if (steps > Object.keys(all).length) return `message ${id} stands behind itself`;
+    if (way.has(at)) return `message ${id} stands behind itself`;
+    way.add(at);
   }
+  way.forEach((at) => rooted.add(at));
   return null;
 }
 

@@ -34,6 +34,7 @@ const AS_PROPERTY = new Set(["value", "checked", "selected", "indeterminate"]);
 function build(element, props, children) {
   // A select's value means nothing before its options are there.
   append(element, children);
+  const late = [];
   for (const [name, value] of Object.entries(props ?? {})) {
     if (value === null || value === undefined || value === false) continue;
     if (name === "style") {
@@ -43,9 +44,11 @@ function build(element, props, children) {
       }
     } else if (name === "dataset") Object.assign(element.dataset, value);
     else if (name.startsWith("on") && typeof value === "function") element.addEventListener(name.slice(2), value);
-    else if (AS_PROPERTY.has(name)) element[name] = value;
+    else if (AS_PROPERTY.has(name)) late.push([name, value]);
     else element.setAttribute(name, value === true ? "" : String(value));
   }
+  // After the attributes: a slider cuts its value to the range that it has so far.
+  for (const [name, value] of late) element[name] = value;
   return element;
 }
 

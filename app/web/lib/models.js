@@ -47,8 +47,8 @@ export function createModels(api, store) {
     /** Choose a generating model by name; null leaves it to the server. */
     choose(id) {
       choice = id;
-      store.set(CHOICE, id);
       tell();
+      store.set(CHOICE, id);
     },
     /** Ask the server again. Throws ApiError. */
     async refresh({ signal } = {}) {

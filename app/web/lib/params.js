@@ -83,8 +83,8 @@ export function createParams({ store, name, fields, initial = {} }) {
   function changed() {
     const texts = {};
     for (const [key, control] of controls) if (control.problem() === null) texts[key] = control.value();
-    store.set(`params.${name}`, texts);
     listeners.forEach((listener) => listener());
+    store.set(`params.${name}`, texts);
   }
 
   function values() {

@@ -22,8 +22,8 @@ export function connectTheme(button, store) {
 
   button.addEventListener("click", () => {
     theme = names[(names.indexOf(theme) + 1) % names.length];
-    store.set("theme", theme);
     show();
+    store.set("theme", theme);
   });
   show();
 }

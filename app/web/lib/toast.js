@@ -11,6 +11,8 @@ const SECONDS = { info: 5, success: 4, error: 12 };
  */
 export function createToast(region) {
   return (text, kind = "info", action = undefined) => {
+    // What is still to be read need not be said twice.
+    if (!action && [...region.children].some((shown) => shown.firstChild.textContent === text)) return;
     const close = () => toast.remove();
     const act = () => {
       close();

@@ -22,12 +22,12 @@ export function createDrawer({ panel, button, behind, always = false, remembered
 
   function set(next) {
     if (always && !NARROW.matches) return;
-    if (!NARROW.matches) remembered?.set(next);
     const closing = open && !next;
     open = next;
     show();
     if (open) panel.querySelector("button, input, textarea")?.focus();
     else if (closing) button.focus();
+    if (!NARROW.matches) remembered?.set(next);
   }
 
   function arrange() {

@@ -16,7 +16,7 @@ import { renderMarkdown } from "../../lib/markdown.js";
 /**
  * @param {import("../../lib/conversation.js").Message} message
  * @param {MessageActions} actions
- * @returns {{element: HTMLElement, update: (state: {versions: any[], last: boolean, busy: boolean, trim: boolean,
+ * @returns {{element: HTMLElement, update: (message: import("../../lib/conversation.js").Message, state: {versions: any[], last: boolean, busy: boolean, trim: boolean,
  *   context: number|null}) => void, startEdit: () => void}}
  */
 export function createMessageView(message, actions) {
@@ -51,7 +51,8 @@ export function createMessageView(message, actions) {
     text.querySelector("textarea").focus();
   }
 
-  function update(state) {
+  function update(fresh, state) {
+    message = fresh; // another window may have written to it
     name.textContent = mine ? "You" : (message.model ?? "Model");
     renderText();
     const waiting = !mine && state.busy && state.last && message.finish === null;

@@ -46,7 +46,7 @@ export function createThread(actions) {
     views = new Map(path.map((message) => [message.id, views.get(message.id) ?? createMessageView(message, actions)]));
     for (const [index, message] of path.entries()) {
       const state = { versions: versions(conversation, message), last: index === path.length - 1, busy, trim: conversation.trim, context };
-      views.get(message.id).update(state);
+      views.get(message.id).update(message, state);
     }
     arrange(path.length ? withBorder(path, views) : [welcome(actions)]);
     follow();
