@@ -4,6 +4,8 @@ import contextlib
 import json
 import shutil
 import socket
+import ssl
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -164,6 +166,36 @@ def test_metrics_are_for_this_machine_alone(client: httpx.Client) -> None:
         assert other.get("/health").status_code == 200
         answer = other.get("/metrics")
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+
+
+def test_parts_in_comments_work_too(deploy: Path, tmp_path: Path, upstream: Upstream) -> None:
+    """TLS, the redirection to it, and the limit for one address."""
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1",
+         "-subj", "/CN=homegrown.example.com", "-addext", "subjectAltName=IP:127.0.0.1",
+         "-keyout", str(key), "-out", str(certificate)],
+        check=True,
+        capture_output=True,
+    )  # fmt: skip
+    address = upstream.listener.getsockname()
+    nginx = Nginx(deploy / "nginx/homegrown.conf", tmp_path, address, tls=(certificate, key))
+    try:
+        moved = httpx.get(f"{nginx.url}/v1/models?x=1", headers={"Host": "homegrown.example.com"})
+        assert (moved.status_code, moved.headers["location"]) == (301, "https://homegrown.example.com/v1/models?x=1")
+        trusted = ssl.create_default_context(cafile=str(certificate))
+        with httpx.Client(base_url=f"https://127.0.0.1:{nginx.tls_port}", verify=trusted) as client:
+            answer = client.get("/")
+            assert (answer.status_code, answer.text) == (200, "ok")
+            assert answer.headers["strict-transport-security"] == "max-age=31536000"
+            answers = [client.get("/") for _ in range(200)]
+        refused = [answer for answer in answers if answer.status_code != 200]
+        assert {(answer.status_code, answer.json()["error"]["type"]) for answer in refused} == {
+            (429, "rate_limit_error")
+        }
+        assert all(int(answer.headers["retry-after"]) > 0 for answer in refused)
+    finally:
+        nginx.stop()
 
 
 def test_server_drains_behind_it(long_model: Path, start_nginx: Callable[[tuple[str, int]], Nginx]) -> None:

@@ -8,12 +8,14 @@ from pathlib import Path
 
 from serving import wait_for
 
+_NEEDED = ("systemd-nspawn", "systemctl", "unshare", "nsenter", "findmnt", "curl", "openssl")
+
 
 def why_not() -> str | None:
     """Why there can't be one here; None when there can."""
     if os.geteuid() != 0:
         return "booting a container needs root"
-    missing = [name for name in ("systemd-nspawn", "unshare", "nsenter", "systemctl") if shutil.which(name) is None]
+    missing = [name for name in _NEEDED if shutil.which(name) is None]
     return f"{', '.join(missing)} is missing" if missing else None
 
 
@@ -42,7 +44,7 @@ class Machine:
         start = 'mount --bind / "$0" && exec systemd-nspawn -D "$0" "$@"'
         options = (
             "--volatile=overlay", "--boot", "--register=no", "--keep-unit", "--private-network", "--console=pipe",
-            "--link-journal=no", f"--bind-ro={source}:/opt/homegrown",
+            "--link-journal=no", f"--bind-ro={source}:/opt/homegrown", f"--bind-ro={source}",
         )  # fmt: skip
         self._process = subprocess.Popen(
             ["unshare", "--mount", "sh", "-c", start, str(root), *options, "systemd.unit=basic.target"],

@@ -33,16 +33,33 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-class Nginx:
-    """Runs `site` before `upstream`, both changed only in where they listen."""
+def _with_tls(text: str, port: int, tls: tuple[Path, Path]) -> str:
+    """The site with what it has in comments: TLS, the redirection of port 80, and limits."""
+    text = text.replace("    listen 80;\n    listen [::]:80;\n", "", 1)
+    directives = "listen|ssl_\\w+|add_header|limit_req\\w*|error_page|server_name|return"
+    text = re.sub(rf"^( *)# ( *)({directives}) ([^;]+;)$", r"\1\2\3 \4", text, flags=re.MULTILINE)
+    text = re.sub(r"^# (server \{|\})$", r"\1", text, flags=re.MULTILINE)
+    text = text.replace("listen 443 ssl;", f"listen 127.0.0.1:{port} ssl;", 1)
+    for name, path in zip(("fullchain", "privkey"), tls, strict=True):
+        text = text.replace(f"/etc/letsencrypt/live/homegrown.example.com/{name}.pem", str(path))
+    return text
 
-    def __init__(self, site: Path, directory: Path, upstream: tuple[str, int]) -> None:
-        self.port = free_port()
+
+class Nginx:
+    """Runs `site` before `upstream`, changed only in where they listen; with `tls` (certificate, key) its commented parts for TLS
+    and limits count too."""
+
+    def __init__(
+        self, site: Path, directory: Path, upstream: tuple[str, int], tls: tuple[Path, Path] | None = None
+    ) -> None:
+        self.port, self.tls_port = free_port(), free_port()
         text = site.read_text("utf-8")
+        if tls is not None:
+            text = _with_tls(text, self.tls_port, tls)
         text, servers = re.subn(r"server 127\.0\.0\.1:8000;", "server {}:{};".format(*upstream), text)
         text, listeners = re.subn(r"^    listen 80;$", f"    listen 127.0.0.1:{self.port};", text, flags=re.MULTILINE)
         assert (servers, listeners) == (1, 1)
-        text = re.sub(r"^    listen \[::\]:80;$", "", text, flags=re.MULTILINE)
+        text = re.sub(r"^    listen \[::\]:(80|443 ssl);$", "", text, flags=re.MULTILINE)
         (directory / "site.conf").write_text(text)
         user = "user root;" if os.geteuid() == 0 else ""  # the workers must be able to write into the test's directory
         config = directory / "nginx.conf"
