@@ -21,7 +21,6 @@ OPEN_PATHS = frozenset({"/health", "/ready"})
 _PAGE = "/page/"  # and all below; the page itself is at /
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _WATCHING = OPEN_PATHS | {"/metrics", "/status"}  # who only looks on may do so to the end
-_FREQUENT = frozenset({"/status"})  # the page asks each second while somebody looks at it
 _ASK_AGAIN = frozenset({429, 503})
 
 access_log = logging.getLogger("app.access")
@@ -77,9 +76,8 @@ class RequestContext:
 
     def _log(self, scope: Scope, request_id: str, status: int, seconds: float) -> None:
         path = scope["path"]
-        routine = path in OPEN_PATHS or (
-            status < 400 and (path in _FREQUENT or path.startswith(_PAGE))
-        )  # often, and no news
+        # Often and no news: probes, the page's files, and what its Status tab asks each second.
+        routine = path in OPEN_PATHS or (status < 400 and (path == "/status" or path.startswith(_PAGE)))
         level = logging.DEBUG if routine else logging.INFO
         fields = {"request_id": request_id, "status": status or CLIENT_GONE, "ms": round(seconds * 1000, 1)}
         client = scope.get("client")
