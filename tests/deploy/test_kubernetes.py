@@ -62,7 +62,7 @@ def test_schema_finds_mistakes(manifest: dict[str, dict[str, Any]]) -> None:
 
 
 @needs_kubectl
-@pytest.mark.parametrize(("variant", "tag"), [("base", "cpu"), ("gpu", "cuda")])
+@pytest.mark.parametrize(("variant", "tag"), [("cpu", "cpu"), ("gpu", "cuda")])
 def test_variants_are_built(deploy: Path, variant: str, tag: str) -> None:
     done = subprocess.run(
         ["kubectl", "kustomize", str(deploy / "kubernetes" / variant)], capture_output=True, text=True
