@@ -71,8 +71,9 @@ class Server:
 
     def engine_pid(self) -> int:
         """The engine's process id."""
-        out = subprocess.run(["ps", "-o", "pid=", "--ppid", str(self.process.pid)], capture_output=True, text=True)
-        return int(out.stdout.split()[0])
+        command = ["ps", "-o", "pid=,args=", "--ppid", str(self.process.pid)]
+        lines = subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
+        return next(int(line.split()[0]) for line in lines if "app.engine.worker" in line)
 
     def connect(self) -> socket.socket:
         """A bare connection to it."""
