@@ -6,6 +6,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from app.adapters import adapters_folder, adapters_to_load, is_adapter_name
 from app.engine import Engine, SamplingParams
@@ -13,6 +14,7 @@ from app.engine.messages import Delta, EngineError, Grammar
 from app.engine.stream import GenerationStream
 from app.likelihood import Continuation, mean_logprob
 from app.settings import Settings
+from cli.options import busy
 from model.errors import ConfigError, HomegrownError
 from model.files import read_json
 from model.hub import carrier, resolve_model
@@ -73,7 +75,11 @@ def _name_of(adapter: Path) -> str:
 
 
 class LocalEngine(Engine):
-    """The offline engine, with what the commands need beyond texts."""
+    """The offline engine, with what the commands need beyond texts. `spec`: the engine's fields; see Engine."""
+
+    def __init__(self, model: Path, **spec: Any) -> None:
+        with busy(f"loading {model.name}"):
+            super().__init__(model, **spec)
 
     def deltas(
         self,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from cli.options import json_option, say_result
+from cli.options import busy, json_option, say_result
 
 
 @click.command()
@@ -71,5 +71,6 @@ def merge(adapter: Path, out: Path, model: str | None, force: bool, as_json: boo
     """
     from model.adapters import merge_adapter
 
-    merge_adapter(adapter, out, model, overwrite=force)
+    with busy("merging"):
+        merge_adapter(adapter, out, model, overwrite=force)
     say_result(as_json, {"directory": out}, f"{out}\nserve it: homegrown serve --model {out}")

@@ -224,6 +224,7 @@ def server(tiny_llama_dir: Path) -> Iterator[Server]:
     server.stop(9)
 
 
+@pytest.mark.slow
 def test_a_server_answers_too(server: Server, tiny_llama_dir: Path) -> None:
     url = "http://{}:{}".format(*server.address)
 
