@@ -16,12 +16,13 @@ const STATES = {
 
 /** @type {ReturnType<typeof createPoll>} */
 let poll;
+let shown = false;
 
 /**
  * @param {HTMLElement} element
  * @param {Object<string, any>} context {api, models, store, toast, h}
  */
-export function mount(element, { api }) {
+export function mount(element, { api, models: served }) {
   const views = [createLoad(), createSpeed(), createLatency(), createMemory(), createTotals(), createModelList(), createEngineFacts()];
   const [load, speed, latency, memory, totals, models, engine] = views.map((view) => view.element);
   const body = h(
@@ -44,15 +45,19 @@ export function mount(element, { api }) {
     },
     onError: (error) => head.showError(error),
   });
+  // There are models after a key was entered elsewhere on the page.
+  served.subscribe(() => shown && poll.start());
 }
 
 /** The tab has come into view. */
 export function show() {
+  shown = true;
   poll.start();
 }
 
 /** The tab has left. */
 export function hide() {
+  shown = false;
   poll.stop();
 }
 
