@@ -32,7 +32,11 @@ export function createHeatmap(name) {
     const image = context.createImageData(size, size);
     for (const [query, row] of matrix.entries()) {
       for (const [key, weight] of row.entries()) {
-        image.data.set([red, green, blue, Math.round(255 * shade(weight))], 4 * (query * size + key));
+        const at = 4 * (query * size + key);
+        image.data[at] = red;
+        image.data[at + 1] = green;
+        image.data[at + 2] = blue;
+        image.data[at + 3] = Math.round(255 * shade(weight));
       }
     }
     context.putImageData(image, 0, 0);
@@ -41,12 +45,18 @@ export function createHeatmap(name) {
   return { element, paint };
 }
 
+const probe = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+let [lastColour, lastNumbers] = [null, null];
+
 /** The element's colour as numbers: whatever way the style sheet spells it, a canvas can read it back. */
 function colourOf(element) {
-  const probe = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
-  probe.fillStyle = getComputedStyle(element).color;
+  const { color } = getComputedStyle(element);
+  if (color === lastColour) return lastNumbers;
+  probe.clearRect(0, 0, 1, 1);
+  probe.fillStyle = color;
   probe.fillRect(0, 0, 1, 1);
-  return probe.getImageData(0, 0, 1, 1).data;
+  [lastColour, lastNumbers] = [color, probe.getImageData(0, 0, 1, 1).data];
+  return lastNumbers;
 }
 
 /**

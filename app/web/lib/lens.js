@@ -44,6 +44,7 @@ export function createLens() {
       const cell = last[last.length - 1];
       cell.tabIndex = 0;
       choose(cell);
+      holder.scrollTo(holder.scrollWidth, holder.scrollHeight); // where the answer is
     },
   };
 }
