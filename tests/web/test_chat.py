@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from oracle import make_adapters
 from playwright.sync_api import Locator, Page, Request, expect
-from serving import Server, wait_for
+from serving import ROOT, Server, wait_for
 
 PHONE = (360, 740)
 LONG = "The farmer walked over the hill to the village and back again. " * 80  # more than 512 tokens
@@ -91,6 +92,30 @@ def test_what_is_shown_is_what_the_server_answers(chat: Page, web_server: Server
         answer = client.post("/v1/chat/completions", json=body).json()["choices"][0]["message"]["content"]
     kept = chat.evaluate("Object.values(localStorage).join('')")
     assert json.dumps(answer, ensure_ascii=False)[1:-1] in kept
+
+
+def test_an_adapter_can_be_chosen_and_answers(
+    open_page: Callable[..., Page], make_web_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    make_adapters(ROOT / "checkpoints" / "homegrown-base", tmp_path)
+    server = make_web_server(adapters_dir=tmp_path, max_slots=2)
+    page = open_page("#chat", server=server)
+    picker = page.get_by_label("Model", exact=True)
+    expect(picker.get_by_role("option")).to_have_text(["Server’s choice", "homegrown-base", "one", "two"])
+    setting(page, max_tokens=12, temperature=0)
+    with server.client() as client:
+        for name in ("one", "two"):
+            picker.select_option(name)
+            page.get_by_role("button", name="New conversation").click()
+            ask(page, "Tell me.")
+            wait_answered(page)
+            expect(answers(page).locator(".speaker")).to_have_text(name)
+            messages = [{"role": "user", "content": "Tell me."}]
+            body = {"model": name, "messages": messages, "max_tokens": 12, "temperature": 0}
+            answer = client.post("/v1/chat/completions", json=body).json()["choices"][0]["message"]["content"]
+            kept = page.evaluate("Object.values(localStorage).join('')")
+            assert json.dumps(answer, ensure_ascii=False)[1:-1] in kept
+    server.stop()
 
 
 def test_stop_ends_the_request_and_keeps_what_is_there(chat: Page, web_server: Server) -> None:

@@ -67,6 +67,27 @@ function openDialog({ text, wrong, known, remember }) {
   });
   const box = h("input", { type: "checkbox", checked: remember });
   const mistake = h("p", { class: "error", id: error, role: "alert" }, wrong ? "That key was not accepted. Check it and try again." : "");
+  const fields = [
+    h("h2", { id: title }, "API key"),
+    h("p", { id: help }, text),
+    h("div", { class: "field" }, h("label", { for: input.id }, "Key"), input, mistake),
+    h("label", { class: "check" }, box, "Keep it in this browser"),
+    h("p", { class: "help" }, "Otherwise it is forgotten when this window is closed. Don’t keep it on a shared computer."),
+  ];
+  const read = () => {
+    const key = input.value.trim();
+    const problem = keyProblem(key);
+    if (problem === null) return { key, remember: box.checked };
+    mistake.textContent = problem;
+    input.setAttribute("aria-invalid", "true");
+    input.focus();
+    return null;
+  };
+  return showForm({ fields, title, known, read, focus: input });
+}
+
+/** The dialog around these fields; resolves to what `read` makes of them, which is null where they are wrong. */
+function showForm({ fields, title, known, read, focus }) {
   const dialog = h("dialog", { class: "dialog", "aria-labelledby": title });
   return new Promise((resolve) => {
     const finish = (answer) => {
@@ -75,35 +96,22 @@ function openDialog({ text, wrong, known, remember }) {
     };
     const submit = (event) => {
       event.preventDefault();
-      const key = input.value.trim();
-      const problem = keyProblem(key);
-      if (problem === null) return finish({ key, remember: box.checked });
-      mistake.textContent = problem;
-      input.setAttribute("aria-invalid", "true");
-      input.focus();
+      const answer = read();
+      if (answer !== null) finish(answer);
     };
-    dialog.append(
-      h(
-        "form",
-        { class: "stack", onsubmit: submit },
-        h("h2", { id: title }, "API key"),
-        h("p", { id: help }, text),
-        h("div", { class: "field" }, h("label", { for: input.id }, "Key"), input, mistake),
-        h("label", { class: "check" }, box, "Keep it in this browser"),
-        h("p", { class: "help" }, "Otherwise it is forgotten when this window is closed. Don’t keep it on a shared computer."),
-        h(
-          "div",
-          { class: "row end" },
-          known && h("button", { class: "button", type: "button", onclick: () => finish({ key: null, remember: false }) }, "Forget key"),
-          h("button", { class: "button", type: "button", onclick: () => finish(null) }, "Cancel"),
-          h("button", { class: "button primary", type: "submit" }, "Use key"),
-        ),
-      ),
+    const forget = () => finish({ key: null, remember: false });
+    const buttons = h(
+      "div",
+      { class: "row end" },
+      known && h("button", { class: "button", type: "button", onclick: forget }, "Forget key"),
+      h("button", { class: "button", type: "button", onclick: () => finish(null) }, "Cancel"),
+      h("button", { class: "button primary", type: "submit" }, "Use key"),
     );
+    dialog.append(h("form", { class: "stack", onsubmit: submit }, fields, buttons));
     dialog.addEventListener("cancel", () => finish(null));
     document.body.append(dialog);
     dialog.showModal();
-    input.focus();
+    focus.focus();
   });
 }
 

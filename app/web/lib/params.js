@@ -23,7 +23,7 @@ export const SAMPLING_FIELDS = [
   },
   {
     name: "max_tokens", label: "Longest answer", kind: "number", min: 1, max: 100_000, step: 1, initial: 200,
-    help: "In tokens, which are pieces of words: 100 tokens are about 75 English words. Empty: until the model ends or has no room left.",
+    help: "In tokens, which are words and pieces of words: 100 of them make 60 to 75 English words. Empty: until the model ends or has no room left.",
   },
   {
     name: "top_p", label: "Top p", kind: "range", min: 0.01, max: 1, step: 0.01, initial: 1,
@@ -103,32 +103,36 @@ export function createParams({ store, name, fields, initial = {} }) {
     changed();
   }
 
-  const place = (more) => shown.filter((field) => Boolean(field.more) === more).map((field) => controls.get(field.name).element);
-  const rest = place(true);
-  const element = h(
+  function set(key, value) {
+    controls.get(key)?.set(value);
+    changed();
+  }
+
+  const showError = (key, message) => showAt(controls.get(key), message);
+  const element = arrange([...controls.values()], reset);
+  return { element, values, reset, set, showError, subscribe: (listener) => listeners.add(listener) };
+}
+
+/** The form: the controls, those that few people need behind "More". */
+function arrange(controls, reset) {
+  const of = (more) => controls.filter(({ field }) => Boolean(field.more) === more).map((control) => control.element);
+  const rest = of(true);
+  return h(
     "div",
     { class: "params stack" },
-    place(false),
+    of(false),
     rest.length > 0 && h("details", { class: "more" }, h("summary", null, "More"), h("div", { class: "stack" }, rest)),
     h("div", null, h("button", { class: "button small", type: "button", onclick: reset }, "Reset these")),
   );
-  return {
-    element,
-    values,
-    reset,
-    set(key, value) {
-      controls.get(key)?.set(value);
-      changed();
-    },
-    showError(key, message) {
-      const control = controls.get(key);
-      control?.show(message);
-      const details = control?.element.closest("details");
-      if (details) details.open = true;
-      return control !== undefined;
-    },
-    subscribe: (listener) => listeners.add(listener),
-  };
+}
+
+/** Put a complaint beside a control, where it can be seen. False: there is no such control. */
+function showAt(control, message) {
+  if (control === undefined) return false;
+  control.show(message);
+  const details = control.element.closest("details");
+  if (details) details.open = true;
+  return true;
 }
 
 function createControl(field, first, changed) {

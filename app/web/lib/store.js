@@ -13,26 +13,21 @@ export function storePrefix() {
   return `homegrown.${VERSION}:${new URL(".", document.baseURI).pathname}:`;
 }
 
-/**
- * A store over one of the browser's storages.
- * @param {Storage|null} [storage] null where the browser forbids it: then everything is kept until the page is left
- */
-export function createStore(storage = browserStorage("localStorage")) {
-  const prefix = storePrefix();
-  const memory = new Map();
-  const backing = storage ?? {
-    getItem: (name) => memory.get(name) ?? null,
-    setItem: (name, value) => memory.set(name, value),
-    removeItem: (name) => memory.delete(name),
-    get length() {
-      return memory.size;
-    },
-    key: (index) => [...memory.keys()][index] ?? null,
-  };
+/** A store over one of the browser's storages. */
+class Store {
+  #prefix = storePrefix();
+  #backing;
+
+  /** @param {Storage|null} storage null where the browser forbids it: then everything is kept until the page is left */
+  constructor(storage) {
+    this.#backing = storage ?? memoryStorage();
+    /** Whether what is kept outlives the page. */
+    this.persistent = storage !== null;
+  }
 
   /** The value kept under `name`, else `fallback`; what can't be read as JSON counts as absent. */
-  function get(name, fallback = null) {
-    const text = backing.getItem(prefix + name);
+  get(name, fallback = null) {
+    const text = this.#backing.getItem(this.#prefix + name);
     if (text === null) return fallback;
     try {
       return JSON.parse(text);
@@ -42,46 +37,67 @@ export function createStore(storage = browserStorage("localStorage")) {
   }
 
   /** Keep `value`. Throws StoreError when the browser has no room for it. */
-  function set(name, value) {
+  set(name, value) {
     try {
-      backing.setItem(prefix + name, JSON.stringify(value));
+      this.#backing.setItem(this.#prefix + name, JSON.stringify(value));
     } catch {
       throw new StoreError("The browser's storage for this page is full. Export and delete old conversations, then try again.");
     }
   }
 
   /** Keep nothing under `name`. */
-  function remove(name) {
-    backing.removeItem(prefix + name);
+  remove(name) {
+    this.#backing.removeItem(this.#prefix + name);
   }
 
   /** All names that begin with `start`, sorted. */
-  function names(start = "") {
+  names(start = "") {
     const found = [];
-    for (let index = 0; index < backing.length; index += 1) {
-      const name = backing.key(index);
-      if (name?.startsWith(prefix + start)) found.push(name.slice(prefix.length));
+    for (let index = 0; index < this.#backing.length; index += 1) {
+      const name = this.#backing.key(index);
+      if (name?.startsWith(this.#prefix + start)) found.push(name.slice(this.#prefix.length));
     }
     return found.sort();
   }
 
-  /** Call `listener(name)` when another window of this page has changed a value. Returns what ends it. */
-  function subscribe(listener) {
+  /** Call `listener(name)` when another window of this page has changed a value; with "" when it has removed all of them.
+   * Returns what ends it. */
+  subscribe(listener) {
     const onStorage = (event) => {
       if (event.key === null) listener("");
-      else if (event.key.startsWith(prefix)) listener(event.key.slice(prefix.length));
+      else if (event.key.startsWith(this.#prefix)) listener(event.key.slice(this.#prefix.length));
     };
     addEventListener("storage", onStorage);
     return () => removeEventListener("storage", onStorage);
   }
 
   /** All values whose names begin with `start`, as one JSON text that `parseExport` reads. */
-  function exportJson(start = "") {
-    const values = Object.fromEntries(names(start).map((name) => [name, get(name)]));
+  exportJson(start = "") {
+    const values = Object.fromEntries(this.names(start).map((name) => [name, this.get(name)]));
     return JSON.stringify({ format: "homegrown-page", version: 1, saved: new Date().toISOString(), values }, null, 2);
   }
+}
 
-  return { get, set, remove, names, subscribe, exportJson, persistent: storage !== null };
+/**
+ * @param {Storage|null} [storage]
+ * @returns {Store}
+ */
+export function createStore(storage = browserStorage("localStorage")) {
+  return new Store(storage);
+}
+
+/** As much of a Storage as is used here, for as long as the page is open. */
+function memoryStorage() {
+  const values = new Map();
+  return {
+    getItem: (name) => values.get(name) ?? null,
+    setItem: (name, value) => values.set(name, value),
+    removeItem: (name) => values.delete(name),
+    key: (index) => [...values.keys()][index] ?? null,
+    get length() {
+      return values.size;
+    },
+  };
 }
 
 /**

@@ -39,12 +39,7 @@ export function createTabs(list, context) {
     if (name === shown) return;
     const before = shown;
     shown = name;
-    for (const [index, tab] of tabs.entries()) {
-      const chosen = names[index] === name;
-      tab.setAttribute("aria-selected", String(chosen));
-      tab.tabIndex = chosen ? 0 : -1;
-      panelOf(names[index]).hidden = !chosen;
-    }
+    for (const [index, tab] of tabs.entries()) select(tab, panelOf(names[index]), names[index] === name);
     document.title = `${tabs[names.indexOf(name)].textContent} · Homegrown`;
     document.body.dataset.tab = name;
     if (before !== null) (await mounted.get(before))?.hide?.();
@@ -58,17 +53,26 @@ export function createTabs(list, context) {
     open(names.includes(name) ? name : names[0]);
   };
 
-  list.addEventListener("keydown", (event) => {
-    const at = tabs.indexOf(document.activeElement);
-    const to = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: tabs.length - 1, " ": at }[event.key];
-    if (at < 0 || to === undefined) return;
-    event.preventDefault();
-    const tab = tabs[(to + tabs.length) % tabs.length];
-    tab.focus();
-    location.hash = tab.hash;
-  });
+  list.addEventListener("keydown", (event) => moveByKey(tabs, event));
   addEventListener("hashchange", fromHash);
   fromHash();
+}
+
+/** Arrow keys, Home and End go through the tabs and open them. */
+function moveByKey(tabs, event) {
+  const at = tabs.indexOf(document.activeElement);
+  const to = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: tabs.length - 1, " ": at }[event.key];
+  if (at < 0 || to === undefined) return;
+  event.preventDefault();
+  const tab = tabs[(to + tabs.length) % tabs.length];
+  tab.focus();
+  location.hash = tab.hash;
+}
+
+function select(tab, panel, chosen) {
+  tab.setAttribute("aria-selected", String(chosen));
+  tab.tabIndex = chosen ? 0 : -1;
+  panel.hidden = !chosen;
 }
 
 function failure() {

@@ -1,11 +1,11 @@
 /** The chat: conversations with the model, each a tree of messages, answered one at a time. */
 
 import { addMessage, choose, newConversation, shownMessages, titleOf, toMarkdown } from "../lib/conversation.js";
-import { createConversations } from "../lib/conversations.js";
+import { Conversations } from "../lib/conversations.js";
 import { download, formatNumber, h } from "../lib/dom.js";
 import { createMenu } from "../lib/menu.js";
 import { writeAnswer } from "./chat/answering.js";
-import { createComposer } from "./chat/composer.js";
+import { Composer } from "./chat/composer.js";
 import { createDrawer } from "./chat/drawer.js";
 import { createSettings } from "./chat/settings.js";
 import { createSidebar } from "./chat/sidebar.js";
@@ -25,7 +25,7 @@ export function mount(element, context) {
 class Chat {
   constructor(element, { api, models, store, toast }) {
     Object.assign(this, { element, api, models, store, toast });
-    this.conversations = createConversations(store);
+    this.conversations = new Conversations(store);
     /** What is being answered, by id. @type {Map<string, {conversation: any, control: AbortController}>} */
     this.running = new Map();
     this.deleted = new WeakSet();
@@ -50,7 +50,7 @@ class Chat {
       startAnew: () => this.open(newConversation()),
       suggest: (text) => this.composer.set(text),
     });
-    this.composer = createComposer({ store: this.store, send: (text) => this.send(text), stop: () => this.stop() });
+    this.composer = new Composer({ store: this.store, send: (text) => this.send(text), stop: () => this.stop() });
     this.settings = createSettings({
       store: this.store,
       setSystem: (text) => this.change({ system: text }),

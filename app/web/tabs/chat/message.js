@@ -13,64 +13,74 @@ import { renderMarkdown } from "../../lib/markdown.js";
  * @property {() => void} startAnew
  */
 
-/**
- * @param {import("../../lib/conversation.js").Message} message
- * @param {MessageActions} actions
- * @returns {{element: HTMLElement, update: (message: import("../../lib/conversation.js").Message, state: {versions: any[], last: boolean, busy: boolean, trim: boolean,
- *   context: number|null}) => void, startEdit: () => void}}
- */
-export function createMessageView(message, actions) {
-  const mine = message.role === "user";
-  const name = h("h3", { class: "speaker" });
-  const text = h("div", { class: "text" });
-  const note = h("div", { class: "note-place" });
-  const meta = h("span", { class: "meta" });
-  const tools = h("div", { class: "tools" });
-  const element = h("article", { class: `message ${message.role}` }, name, text, note, h("div", { class: "foot" }, tools, meta));
-  let [rendered, editing, drawn] = [null, false, ""];
+/** What is shown of a message, and kept in step with it. */
+export class MessageView {
+  #rendered = null;
+  #editing = false;
+  #drawn = "";
 
-  function renderText() {
-    if (editing || rendered === message.content) return;
-    rendered = message.content;
-    if (mine) text.textContent = message.content;
-    else replace(text, renderMarkdown(message.content));
+  /**
+   * @param {import("../../lib/conversation.js").Message} message
+   * @param {MessageActions} actions
+   */
+  constructor(message, actions) {
+    [this.message, this.actions] = [message, actions];
+    this.mine = message.role === "user";
+    this.name = h("h3", { class: "speaker" });
+    this.text = h("div", { class: "text" });
+    this.note = h("div", { class: "note-place" });
+    this.meta = h("span", { class: "meta" });
+    this.tools = h("div", { class: "tools" });
+    const foot = h("div", { class: "foot" }, this.tools, this.meta);
+    this.element = h("article", { class: `message ${message.role}` }, this.name, this.text, this.note, foot);
   }
 
-  function startEdit() {
-    editing = true;
-    element.classList.add("editing");
-    const stop = (changed) => {
-      editing = false;
-      rendered = null;
-      element.classList.remove("editing");
-      renderText();
-      if (changed !== null) actions.edit(message, changed);
-      else element.querySelector("[data-action=edit]")?.focus();
-    };
-    replace(text, editor(message.content, stop));
-    text.querySelector("textarea").focus();
-  }
-
-  function update(fresh, state) {
-    message = fresh; // another window may have written to it
-    name.textContent = mine ? "You" : (message.model ?? "Model");
-    renderText();
-    const waiting = !mine && state.busy && state.last && message.finish === null;
-    element.classList.toggle("writing", waiting);
-    element.setAttribute("aria-busy", String(waiting));
-    meta.textContent = waiting ? "" : describeCost(message);
+  /**
+   * Show the message as it is now.
+   * @param {import("../../lib/conversation.js").Message} message the same or, from another window, a newer state of it
+   * @param {{versions: any[], last: boolean, busy: boolean, trim: boolean, context: number|null}} state
+   */
+  update(message, state) {
+    this.message = message;
+    this.name.textContent = this.mine ? "You" : (message.model ?? "Model");
+    this.#renderText();
+    const waiting = !this.mine && state.busy && state.last && message.finish === null;
+    this.element.classList.toggle("writing", waiting);
+    this.element.setAttribute("aria-busy", String(waiting));
+    this.meta.textContent = waiting ? "" : describeCost(message);
     // Buttons and notes are made again only when they differ: a press must not fall on one that is being replaced.
-    const look = JSON.stringify([state.versions.map((v) => v.id), state.last, state.busy, state.trim, message.finish, message.error]);
-    if (look === drawn) return;
-    drawn = look;
-    const focused = document.activeElement?.dataset?.action;
-    const had = element.contains(document.activeElement);
-    replace(note, mine || waiting ? null : noteOn(message, state, actions));
-    replace(tools, waiting ? null : buttons(message, state, actions, startEdit));
-    if (had && focused) element.querySelector(`[data-action="${focused}"]:not(:disabled)`)?.focus();
+    const { finish, error, content } = message;
+    const look = JSON.stringify([{ ...state, versions: state.versions.map((version) => version.id) }, finish, error, content === ""]);
+    if (look === this.#drawn) return;
+    this.#drawn = look;
+    const focused = this.element.contains(document.activeElement) ? document.activeElement.dataset.action : undefined;
+    replace(this.note, this.mine || waiting ? null : noteOn(message, state, this.actions));
+    replace(this.tools, waiting ? null : buttons(message, state, this.actions, () => this.#startEdit()));
+    if (focused) this.element.querySelector(`[data-action="${focused}"]:not(:disabled)`)?.focus();
   }
 
-  return { element, update, startEdit };
+  #renderText() {
+    const { content } = this.message;
+    if (this.#editing || this.#rendered === content) return;
+    this.#rendered = content;
+    if (this.mine) this.text.textContent = content;
+    else replace(this.text, renderMarkdown(content));
+  }
+
+  #startEdit() {
+    this.#editing = true;
+    this.element.classList.add("editing");
+    replace(this.text, editor(this.message.content, (changed) => this.#endEdit(changed)));
+    this.text.querySelector("textarea").focus();
+  }
+
+  #endEdit(changed) {
+    [this.#editing, this.#rendered] = [false, null];
+    this.element.classList.remove("editing");
+    this.#renderText();
+    if (changed !== null) this.actions.edit(this.message, changed);
+    else this.element.querySelector("[data-action=edit]")?.focus();
+  }
 }
 
 function editor(content, stop) {

@@ -30,27 +30,6 @@ export function createSidebar(actions) {
     ),
   );
 
-  function item(conversation, current, busy) {
-    const chosen = conversation.id === current.id;
-    return h(
-      "li",
-      null,
-      h(
-        "button",
-        {
-          class: "conversation",
-          type: "button",
-          "data-id": conversation.id,
-          "aria-current": chosen ? "true" : null,
-          title: titleOf(conversation),
-          onclick: () => actions.open(conversation),
-        },
-        h("span", { class: "conversation-title" }, titleOf(conversation)),
-        h("span", { class: "conversation-time" }, busy ? "writing…" : when(conversation.updated)),
-      ),
-    );
-  }
-
   let drawn = "";
 
   return {
@@ -61,11 +40,26 @@ export function createSidebar(actions) {
       if (look === drawn) return;
       drawn = look;
       const focused = list.contains(document.activeElement) ? document.activeElement.dataset.id : null;
-      replace(list, all.length ? all.map((c) => item(c, current, isBusy(c.id))) : h("li", { class: "help" }, "None yet."));
+      replace(list, all.length ? all.map((c) => item(c, c.id === current.id, isBusy(c.id), actions)) : h("li", { class: "help" }, "None yet."));
       if (focused) list.querySelector(`[data-id="${focused}"]`)?.focus();
     },
     focusCurrent: () => (list.querySelector("[aria-current]") ?? element.querySelector("button")).focus(),
   };
+}
+
+function item(conversation, chosen, busy, { open }) {
+  const title = titleOf(conversation);
+  const props = { class: "conversation", type: "button", "data-id": conversation.id, "aria-current": chosen ? "true" : null, title };
+  return h(
+    "li",
+    null,
+    h(
+      "button",
+      { ...props, onclick: () => open(conversation) },
+      h("span", { class: "conversation-title" }, title),
+      h("span", { class: "conversation-time" }, busy ? "writing…" : when(conversation.updated)),
+    ),
+  );
 }
 
 function when(time) {

@@ -2,7 +2,7 @@
 
 import { versions } from "../../lib/conversation.js";
 import { h, replace } from "../../lib/dom.js";
-import { createMessageView } from "./message.js";
+import { MessageView } from "./message.js";
 
 const NEAR = 48; // px from the end that still count as reading along
 
@@ -16,7 +16,7 @@ export function createThread(actions) {
   const scroller = h("div", { class: "thread", role: "region", "aria-label": "Conversation", tabindex: 0 }, inner);
   const down = h("button", { class: "button small to-end", type: "button", hidden: true, onclick: toEnd }, "↓ To the end");
   const element = h("div", { class: "thread-place" }, scroller, down);
-  /** @type {Map<string, ReturnType<typeof createMessageView>>} */
+  /** @type {Map<string, MessageView>} */
   let views = new Map();
   let [shown, along] = [null, true];
 
@@ -43,24 +43,24 @@ export function createThread(actions) {
     if (conversation.id !== shown) {
       [shown, along, views] = [conversation.id, true, new Map()];
     }
-    views = new Map(path.map((message) => [message.id, views.get(message.id) ?? createMessageView(message, actions)]));
+    views = new Map(path.map((message) => [message.id, views.get(message.id) ?? new MessageView(message, actions)]));
     for (const [index, message] of path.entries()) {
       const state = { versions: versions(conversation, message), last: index === path.length - 1, busy, trim: conversation.trim, context };
       views.get(message.id).update(message, state);
     }
-    arrange(path.length ? withBorder(path, views) : [welcome(actions)]);
+    arrange(inner, path.length ? withBorder(path, views) : [welcome(actions)]);
     follow();
   }
 
-  /** Put these in order without taking out what stays: focus and selections are in there. */
-  function arrange(elements) {
-    for (const old of [...inner.children]) if (!elements.includes(old)) old.remove();
-    for (const [index, wanted] of elements.entries()) {
-      if (inner.children[index] !== wanted) inner.insertBefore(wanted, inner.children[index] ?? null);
-    }
-  }
-
   return { element, show, toEnd };
+}
+
+/** Put these in order into `place` without taking out what stays: focus and selections are in there. */
+function arrange(place, elements) {
+  for (const old of [...place.children]) if (!elements.includes(old)) old.remove();
+  for (const [index, wanted] of elements.entries()) {
+    if (place.children[index] !== wanted) place.insertBefore(wanted, place.children[index] ?? null);
+  }
 }
 
 /** The messages' elements, with a line where the last answer's reading began, if older ones were left out. */
