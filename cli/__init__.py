@@ -1,10 +1,12 @@
 """The command `homegrown`. A command's module is imported when the command is asked for, so that `--help` answers at once."""
 
 import importlib
+import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import NoReturn
 
 import click
 
@@ -49,13 +51,21 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):  # click makes the one of the other
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one now could only add a traceback
-        click.echo(f"{PROGRAM}: interrupted", err=True)
-        sys.exit(130)
+        _end_interrupted()
     except (HomegrownError, OSError) as error:  # OSError: a directory that can't be made, a full disk
         click.echo(f"{PROGRAM}: {error}", err=True)
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _end_interrupted() -> NoReturn:
+    """Exit code 130. All that was under way has been left in order when this is called."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one now could only add a traceback
+    with suppress(OSError):  # nobody may be reading any more
+        click.echo(f"{PROGRAM}: interrupted", err=True)
+        sys.stdout.flush()
+    # Not sys.exit: where Ctrl-C fell into an exec(), as of a data class, Python would yet end by the signal, with no exit code.
+    os._exit(130)
 
 
 class _LazyGroup(click.Group):

@@ -1,6 +1,7 @@
 """`homegrown generate`: the model without a server."""
 
 import json
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cli.options import json_option, model_option
+from cli.screen import harmless
 from model.errors import HomegrownError
 
 if TYPE_CHECKING:
@@ -108,7 +110,7 @@ def generate(
             click.echo(prompt, nl=False)
         with closing(deltas):
             for delta in deltas:
-                click.echo(delta.text, nl=False)
+                click.echo(harmless(delta.text) if sys.stdout.isatty() else delta.text, nl=False)
     click.echo()
 
 

@@ -14,7 +14,7 @@ from app.engine.messages import Delta, EngineError, Grammar
 from app.engine.stream import GenerationStream
 from app.likelihood import Continuation, mean_logprob
 from app.settings import Settings
-from cli.options import busy
+from cli.screen import busy
 from model.errors import ConfigError, HomegrownError
 from model.files import read_json
 from model.hub import carrier, resolve_model

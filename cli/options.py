@@ -1,8 +1,6 @@
 """Options that several commands share."""
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -53,19 +51,6 @@ ENGINE_FIELDS = ("quantize", "dtype", "device", "backend", "threads")
 def engine_spec(given: dict[str, Any]) -> dict[str, Any]:
     """The engine's options among `given`, those that were set."""
     return {name: given[name] for name in ENGINE_FIELDS if given.get(name) is not None}
-
-
-@contextmanager
-def busy(what: str) -> Iterator[None]:
-    """Shows on a terminal what is being waited for, as long as it takes; for work whose end can't be told beforehand."""
-    shown = sys.stderr.isatty()
-    if shown:
-        click.secho(f"{what} ...", err=True, nl=False, dim=True)
-    try:
-        yield
-    finally:
-        if shown:
-            click.echo("\r\x1b[K", err=True, nl=False)
 
 
 def json_option(what: str) -> Callable[[Command], Command]:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from cli.options import busy, json_option, say_result
+from cli.options import json_option, say_result
+from cli.screen import busy
 
 
 @click.command()

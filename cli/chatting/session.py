@@ -8,7 +8,8 @@ from pathlib import Path
 
 from cli.chatting.backends import Backend, Ended, Sampling
 from cli.chatting.conversation import Conversation
-from cli.chatting.terminal import Terminal, one_interrupt
+from cli.chatting.terminal import Terminal
+from cli.screen import one_interrupt
 from model.errors import HomegrownError
 
 # command -> what stands behind it, what it does

@@ -1,14 +1,14 @@
-"""The terminal: lines typed with history and editing, text that can't harm it, and Ctrl-C that is taken once."""
+"""The terminal: lines typed with history and editing, answers as they come."""
 
 import os
-import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 
 import click
+
+from cli.screen import harmless
 
 try:
     import readline
@@ -16,34 +16,12 @@ except ImportError:  # not every build of Python has it; lines can still be type
     readline = None
 
 _MOST_LINES = 2000
-# What could move the cursor, rename the window or worse: all control characters but line end and tab.
-_CONTROLS = {code: None for code in (*range(0x20), 0x7F, *range(0x80, 0xA0)) if chr(code) not in "\n\t"}
 
 
 def default_history() -> Path:
     """$XDG_STATE_HOME/homegrown/chat_history, by default under ~/.local/state."""
     root = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     return Path(root) / "homegrown" / "chat_history"
-
-
-def harmless(text: str) -> str:
-    """A model's text without control characters: a terminal would obey them."""
-    return text.translate(_CONTROLS)
-
-
-@contextmanager
-def one_interrupt() -> Iterator[None]:
-    """Within it the first Ctrl-C raises KeyboardInterrupt, and more of them do nothing: what tidies up is not cut short in turn."""
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 class Terminal:

@@ -16,7 +16,7 @@ from cli import commands
 from cli.chatting.backends import Ended, Sampling, TooLong
 from cli.chatting.conversation import Conversation, Message
 from cli.chatting.session import HELP, Session, checked_setting
-from cli.chatting.terminal import harmless
+from cli.screen import harmless
 from model.errors import HomegrownError
 
 KEY = "a-secret-for-the-test"

@@ -33,11 +33,8 @@ def test_help_has_an_example_that_is_right(name: str, command: click.Command) ->
     """Each line that begins with the command names options that there are."""
     context = click.Context(command, info_name=name)
     text = command.get_help(context)
-    examples = [
-        re.split(r" (?:&&|[|#>]) ", line)[0].split()
-        for line in text.splitlines()
-        if line.strip().startswith(f"homegrown {name} ")
-    ]
+    lines = [line.strip() for line in text.splitlines()]
+    examples = [re.split(r" (?:&&|[|#>]) ", line)[0].split() for line in lines if line.startswith(f"homegrown {name} ")]
     if name == "completion" or not isinstance(command, click.Group):
         assert examples or f"  homegrown {name}\n" in text, text
     options = {option for parameter in command.get_params(context) for option in parameter.opts}

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -103,3 +104,14 @@ def test_a_command_that_is_still_loading(patient: Path) -> None:
     maps = Path(f"/proc/{running.process.pid}/maps")
     wait_for(lambda: "torch" in maps.read_text(), what="PyTorch's libraries")
     running.interrupt()
+
+
+@pytest.mark.parametrize("after", [0.5, 0.9, 1.3, 1.7, 2.5])
+def test_a_server_that_is_starting(patient: Path, after: float) -> None:
+    """Whenever it comes: ended by the signal, or, once there is somebody to drain, in order."""
+    running = Running("serve", "--model", patient, "--port", "0", "--threads", "1")
+    time.sleep(after)
+    os.killpg(running.process.pid, signal.SIGINT)
+    _, errors = running.process.communicate(timeout=60)
+    assert running.process.returncode in (0, 130), errors
+    assert "Traceback" not in errors
