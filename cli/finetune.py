@@ -179,7 +179,7 @@ def _say_done(model: Path, out: Path, as_json: bool, method: str, then: str) -> 
     """Where the result is and what comes next; once, of all processes that torchrun started."""
     if os.environ.get("RANK", "0") == "0":
         after = f"merge it: homegrown merge {model} --out DIRECTORY" if method == "lora" else then
-        say_result(as_json, done_fields(model, out), f"{model}\n{after}")
+        say_result(as_json, lambda: done_fields(model, out), f"{model}\n{after}")
 
 
 def _show_plan(run: Any, out: Path, as_json: bool) -> None:

@@ -58,9 +58,13 @@ def json_option(what: str) -> Callable[[Command], Command]:
     return click.option("--json", "as_json", is_flag=True, help=f"Print {what} as one JSON object, and nothing else.")
 
 
-def say_result(as_json: bool, fields: dict[str, Any], text: str) -> None:
-    """What a command ends with, on stdout: `fields` as JSON, or `text` for a person."""
+def say_result(as_json: bool, fields: dict[str, Any] | Callable[[], dict[str, Any]], text: str) -> None:
+    """What a command ends with, on stdout: `fields` (or what makes them) as JSON, or `text` for a person."""
     import json
 
+    if not as_json:
+        click.echo(text)
+        return
+    fields = fields() if callable(fields) else fields
     shown = {name: str(value) if isinstance(value, Path) else value for name, value in fields.items()}
-    click.echo(json.dumps(shown, ensure_ascii=False) if as_json else text)
+    click.echo(json.dumps(shown, ensure_ascii=False))

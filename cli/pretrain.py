@@ -73,7 +73,7 @@ def pretrain(
             return
         model = run(settings, out, resume=resume)
     if os.environ.get("RANK", "0") == "0":  # torchrun's others have nothing to say
-        say_result(as_json, done_fields(model, out), f"{model}\nserve it: homegrown serve --model {model}")
+        say_result(as_json, lambda: done_fields(model, out), f"{model}\nserve it: homegrown serve --model {model}")
 
 
 @click.group()
