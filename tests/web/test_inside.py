@@ -208,7 +208,9 @@ def test_layers_that_one_answer_has_no_room_for_come_when_they_are_chosen(
     asked: list[Any] = []
 
     def answer(route: Route) -> None:
-        layers = route.request.post_data_json.get("layers")
+        body = route.request.post_data_json
+        assert body is not None
+        layers = body.get("layers")
         asked.append(layers)
         if layers is None:
             error = {"message": "layers: name at most 1 of them", "type": "invalid_request_error", "param": "layers"}
