@@ -81,13 +81,18 @@ export function messagesUpTo(conversation, message) {
 }
 
 /**
- * The versions of a message: itself and what stands beside it, oldest first.
+ * The versions of each message: by what they stand behind, oldest first.
  * @param {Conversation} conversation
- * @param {Message} message
- * @returns {Message[]}
+ * @returns {Map<string|null, Message[]>}
  */
-export function versions(conversation, message) {
-  return Object.values(conversation.messages).filter((other) => other.parent === message.parent);
+export function groupVersions(conversation) {
+  const groups = new Map();
+  for (const message of Object.values(conversation.messages)) {
+    const group = groups.get(message.parent);
+    if (group) group.push(message);
+    else groups.set(message.parent, [message]);
+  }
+  return groups;
 }
 
 /**

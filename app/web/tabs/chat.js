@@ -190,7 +190,7 @@ class Chat {
     this.save(conversation);
     this.show();
     if (matchMedia("(pointer: fine)").matches) this.composer.focus();
-    const onChange = this.paced(conversation);
+    const onChange = this.paced(conversation, message);
     await writeAnswer({ api: this.api, conversation, message, model: this.models.current, params, signal: control.signal, onChange });
     this.running.delete(conversation.id);
     this.save(conversation);
@@ -198,7 +198,7 @@ class Chat {
   }
 
   /** What to do after each piece of an answer: draw at the screen's pace, save at times. */
-  paced(conversation) {
+  paced(conversation, message) {
     let [waiting, saved] = [false, performance.now()];
     return () => {
       if (performance.now() - saved > SAVE_EVERY) {
@@ -209,7 +209,7 @@ class Chat {
       waiting = true;
       requestAnimationFrame(() => {
         waiting = false;
-        this.show();
+        this.thread.grow(message);
       });
     };
   }

@@ -59,6 +59,12 @@ export class MessageView {
     if (focused) this.element.querySelector(`[data-action="${focused}"]:not(:disabled)`)?.focus();
   }
 
+  /** Show what the message has become longer by. */
+  grow() {
+    this.name.textContent = this.message.model ?? "Model";
+    this.#renderText();
+  }
+
   #renderText() {
     const { content } = this.message;
     if (this.#editing || this.#rendered === content) return;

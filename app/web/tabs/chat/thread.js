@@ -1,6 +1,6 @@
 /** The shown branch of a conversation: its messages, and a scroll position that respects who is reading further up. */
 
-import { versions } from "../../lib/conversation.js";
+import { groupVersions } from "../../lib/conversation.js";
 import { h, replace } from "../../lib/dom.js";
 import { MessageView } from "./message.js";
 
@@ -9,7 +9,7 @@ const NEAR = 48; // px from the end that still count as reading along
 /**
  * @param {import("./message.js").MessageActions & {suggest: (text: string) => void}} actions
  * @returns {{element: HTMLElement, show: (conversation: any, path: any[], state: {busy: boolean, context: number|null}) => void,
- *   toEnd: () => void}}
+ *   grow: (message: any) => void, toEnd: () => void}} `grow`: only this message has become longer
  */
 export function createThread(actions) {
   const inner = h("div", { class: "thread-inner" });
@@ -44,15 +44,21 @@ export function createThread(actions) {
       [shown, along, views] = [conversation.id, true, new Map()];
     }
     views = new Map(path.map((message) => [message.id, views.get(message.id) ?? new MessageView(message, actions)]));
+    const beside = groupVersions(conversation);
     for (const [index, message] of path.entries()) {
-      const state = { versions: versions(conversation, message), last: index === path.length - 1, busy, trim: conversation.trim, context };
+      const state = { versions: beside.get(message.parent), last: index === path.length - 1, busy, trim: conversation.trim, context };
       views.get(message.id).update(message, state);
     }
     arrange(inner, path.length ? withBorder(path, views) : [welcome(actions)]);
     follow();
   }
 
-  return { element, show, toEnd };
+  function grow(message) {
+    views.get(message.id)?.grow();
+    follow();
+  }
+
+  return { element, show, grow, toEnd };
 }
 
 /** Put these in order into `place` without taking out what stays: focus and selections are in there. */
