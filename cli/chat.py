@@ -1,11 +1,15 @@
 """`homegrown chat`: a conversation in the terminal, with a model in this process or on a running server."""
 
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cli.options import MODEL, engine_options, engine_spec
+
+if TYPE_CHECKING:
+    from cli.chatting.backends import Backend
 
 
 @click.command()
@@ -34,7 +38,6 @@ def chat(
     model: str | None,
     adapter: str | None,
     url: str | None,
-    api_key: str | None,
     system: str | None,
     load: Path | None,
     history: Path | None,
@@ -51,35 +54,34 @@ def chat(
     homegrown chat --url http://127.0.0.1:8000 --api-key a-long-secret
     echo "Name a colour." | homegrown chat --temperature 0
     """
-    from cli.chatting.backends import Backend, Sampling
+    from cli.chatting.backends import Sampling
     from cli.chatting.conversation import Conversation
     from cli.chatting.session import Session, checked_setting
     from cli.chatting.terminal import Terminal, default_history
 
-    spec = engine_spec(given)
-    if url is not None and (adapter or spec):
-        name = "adapter" if adapter else next(iter(spec))
-        raise click.UsageError(f"--{name} is for a model in this process; a server's are named by --model")
     sampling = Sampling()
     for name in ("temperature", "top_p", "max_tokens", "seed"):
         if given[name] is not None:
             checked_setting(sampling, name, str(given[name]))
     conversation = Conversation() if load is None else Conversation.load(load)
     conversation.system = conversation.system if system is None else system or None
-    backend: Backend
-    if url is not None:
-        from cli.chatting.remote import RemoteBackend
-
-        backend = RemoteBackend(url, model, api_key)
-    else:
-        from cli.chatting.local import LocalBackend
-
-        backend = LocalBackend(model, adapter, spec)
-    try:
-        terminal = Terminal(
-            None if no_history else history or default_history(), lambda line: session.completions(line)
-        )
+    with closing(_backend(url, model, adapter, given)) as backend:
+        lines = None if no_history else history or default_history()
+        terminal = Terminal(lines, lambda line: session.completions(line))
         session = Session(backend, terminal, conversation, sampling)
         session.run()
-    finally:
-        backend.close()
+
+
+def _backend(url: str | None, model: str | None, adapter: str | None, given: dict[str, Any]) -> "Backend":
+    """Who answers: the server at `url`, or a model in this process."""
+    spec = engine_spec(given)
+    if url is None:
+        from cli.chatting.local import LocalBackend
+
+        return LocalBackend(model, adapter, spec)
+    if adapter or spec:
+        name = "adapter" if adapter else next(iter(spec))
+        raise click.UsageError(f"--{name} is for a model in this process; a server's are named by --model")
+    from cli.chatting.remote import RemoteBackend
+
+    return RemoteBackend(url, model, given["api_key"])

@@ -2,13 +2,14 @@
 
 import json
 import sys
+from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.options import json_option, model_option
+from cli.options import engine_options, engine_spec, json_option, model_option
 from cli.screen import harmless
 from model.errors import HomegrownError
 
@@ -44,31 +45,20 @@ if TYPE_CHECKING:
 )
 @click.option("--instruct", is_flag=True, help="Put PROMPT into the model's template for instructions, and follow it.")
 @click.option("--input", "text", metavar="TEXT", help="With --instruct: what the instruction is about.")
-@click.option(
-    "--quantize",
-    type=click.Choice(["none", "int8", "int4"]),
-    default="none",
-    show_default=True,
-    help="Bits of weights.",
-)
-@click.option("--threads", type=click.IntRange(min=1), default=None, help="Compute threads; by default all processors.")
 @click.option("--json-schema", "schema", default=None, help="A JSON schema; the answer is JSON that fits it.")
+@engine_options
 @json_option("the answer with its counts and times")
 def generate(
     prompt: str,
     model: str | None,
     adapter: str | None,
     max_tokens: int,
-    temperature: float,
-    top_p: float,
-    seed: int | None,
     chat: bool,
     instruct: bool,
     text: str | None,
-    quantize: str,
-    threads: int | None,
     schema: str | None,
     as_json: bool,
+    **given: Any,
 ) -> None:
     """Continue PROMPT without a server, printing as it goes.
 
@@ -84,14 +74,12 @@ def generate(
         raise click.UsageError("--chat and --instruct exclude each other: each is a template")
     if text is not None and not instruct:
         raise click.UsageError("--input is for --instruct alone")
-    params = SamplingParams(temperature=temperature, top_p=top_p, seed=seed)
+    params = SamplingParams(**{field: given[field] for field in ("temperature", "top_p", "seed")})
     chosen = choose(model, adapter)
     name, templates = _answering(chosen, answers=chat or instruct)
     adapters = {} if name is None else {name: chosen.adapters[name]}
-    with (
-        LocalEngine(chosen.directory, quantize=quantize, max_slots=1, threads=threads, adapters=adapters) as engine,
-        explained(),
-    ):
+    spec = {"max_slots": 1, "adapters": adapters, **engine_spec(given)}
+    with LocalEngine(chosen.directory, **spec) as engine, explained():
         if engine.info.labels or any(engine.info.adapters.values()):
             raise HomegrownError(
                 f"{name or chosen.name}: is a classifier; it has no language-model head to generate with"
@@ -105,12 +93,16 @@ def generate(
         )
         if as_json:
             click.echo(_json(name or chosen.name, prompt, list(deltas)))
-            return
-        if template is None:
-            click.echo(prompt, nl=False)
-        with closing(deltas):
-            for delta in deltas:
-                click.echo(harmless(delta.text) if sys.stdout.isatty() else delta.text, nl=False)
+        else:
+            _show("" if template else prompt, deltas)
+
+
+def _show(before: str, deltas: "Generator[Delta]") -> None:
+    """The text as it comes."""
+    click.echo(before, nl=False)
+    with closing(deltas):
+        for delta in deltas:
+            click.echo(harmless(delta.text) if sys.stdout.isatty() else delta.text, nl=False)
     click.echo()
 
 

@@ -27,7 +27,8 @@ class RemoteBackend:
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigError(f"--url: {url} is no address of a server; write it as http://127.0.0.1:8000")
         self._base = url.rstrip("/").removesuffix("/v1") + "/v1"
-        self._key = key
+        # HOMEGROWN_API_KEY may hold several keys, as the server takes them.
+        self._key = key.partition(",")[0].strip() if key else None
         self._chosen: str | None = None  # the server's own choice
         names = self.names()
         if not names:

@@ -2,12 +2,14 @@
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from oracle import make_adapters
 from serving import Server
 from terminal import OnTerminal
 from tiny import random_model, tiny_config
@@ -215,6 +217,23 @@ def test_a_model_in_this_process_answers_what_is_piped_in(tiny_llama_dir: Path, 
     assert f"* {tiny_gpt2_dir.name}" in done.stderr
     with pytest.raises(TooLong, match=r"/new begins"):
         CliRunner().invoke(commands, arguments, input="word " * 200, catch_exceptions=False)
+
+
+def test_the_adapter_that_was_tuned_to_answer_answers(tiny_llama_dir: Path, tmp_path: Path) -> None:
+    """As `homegrown generate --chat` has it; and a classifier is no partner."""
+    trunk, made = shutil.copytree(tiny_llama_dir, tmp_path / "trunk"), make_adapters(tiny_llama_dir, tmp_path)
+    for name, path in {"helper": made["one"], "mood": made["mood"]}.items():
+        shutil.copytree(path, trunk / "adapters" / name)
+    (trunk / "adapters" / "helper" / "chat_template.jinja").write_text(
+        "{% for m in messages %}({{ m.content }}){% endfor %}"
+    )
+    common = ["--model", str(trunk), "--temperature", "0", "--threads", "1", "--max-tokens", "6"]
+    told = CliRunner().invoke(commands, ["generate", "Hello", "--chat", *common], catch_exceptions=False)
+    done = CliRunner().invoke(commands, ["chat", *common], input="Hello\n/model\n/model trunk\n/model\n")
+    assert done.stdout.strip() == told.stdout.strip() != ""
+    assert [line for line in done.stderr.splitlines() if line.startswith("*")] == ["* helper", "* trunk"]
+    refused = CliRunner().invoke(commands, ["chat", *common, "--adapter", "mood"])
+    assert "mood: is a classifier, which can't talk" in str(refused.exception)
 
 
 @pytest.fixture(scope="module")
