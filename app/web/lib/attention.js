@@ -18,92 +18,119 @@ const MOST_BARS = 6;
  * @property {number[]} attention_layers
  * @property {number[][][][]} attention
  *
- * @param {{load: (layer: number) => Promise<number[][][]|null>}} options `load` fetches the heads of a layer that the answer
- *   left out; null when that failed, of which it tells the person itself
- * @returns {{element: HTMLElement, show: (seen: Inspected) => void}}
+ * @typedef {import("./headgrid.js").Pick} Pick
  */
-export function createAttention({ load }) {
-  const parts = createParts();
-  const state = { seen: null, maps: new Map(), pick: null, wanted: null, query: 0 };
-  const grid = createHeadGrid({ choose: (pick) => choose(pick) });
-  const map = createBigMap({ point: (query) => look(query) });
-  parts.map.append(map.element);
-  parts.all.append(grid.element);
-  roving(parts.text, ".look-token", (item) => look(Number(item.dataset.index)));
-  parts.text.addEventListener("pointermove", (event) => {
-    const item = event.target.closest(".look-token");
-    if (item && !item.hasAttribute("aria-current") && reallyMoved(event)) look(Number(item.dataset.index));
-  });
-  onColours(() => {
-    grid.paint();
-    map.paint();
-  });
-  for (const select of [parts.layer, parts.head]) {
-    select.addEventListener("change", () =>
-      choose({ layer: Number(parts.layer.value), head: parts.head.value === "" ? null : Number(parts.head.value) }),
-    );
+
+/** Shows the attention of one answer after the other in `element`. */
+export class Attention {
+  #parts = createParts();
+  #grid = createHeadGrid({ choose: (pick) => this.#choose(pick) });
+  #map = createBigMap({ point: (query) => this.#look(query) });
+  #load;
+  /** @type {Inspected|null} */
+  #seen = null;
+  /** @type {Map<number, number[][][]>} by layer: the mean of its heads, then each of them */
+  #maps = new Map();
+  /** @type {Pick|null} what is shown */
+  #pick = null;
+  #wanted = null; // what was chosen last: it may have to be fetched first
+  #query = 0;
+
+  /**
+   * @param {{load: (layer: number) => Promise<number[][][]|null>}} options `load` fetches the heads of a layer that the answer
+   *   left out; null when that failed, of which it tells the person itself
+   */
+  constructor({ load }) {
+    this.#load = load;
+    const { map, all, text, layer, head } = this.#parts;
+    map.append(this.#map.element);
+    all.append(this.#grid.element);
+    roving(text, ".look-token", (item) => this.#look(Number(item.dataset.index)));
+    text.addEventListener("pointermove", (event) => {
+      const item = event.target.closest(".look-token");
+      if (item && !item.hasAttribute("aria-current") && reallyMoved(event)) this.#look(Number(item.dataset.index));
+    });
+    const select = () => this.#choose({ layer: Number(layer.value), head: head.value === "" ? null : Number(head.value) });
+    layer.addEventListener("change", select);
+    head.addEventListener("change", select);
+    onColours(() => {
+      this.#grid.paint();
+      this.#map.paint();
+    });
   }
 
-  function keep(layer, heads) {
+  /** @returns {HTMLElement} */
+  get element() {
+    return this.#parts.element;
+  }
+
+  /**
+   * Show another answer; the head stays the same where there is such a one.
+   * @param {Inspected} seen
+   */
+  show(seen) {
+    this.#seen = seen;
+    this.#maps = new Map();
+    this.#query = seen.tokens.length - 1;
+    this.#grid.build(seen.layers, seen.heads);
+    for (const [index, layer] of seen.attention_layers.entries()) this.#keep(layer, seen.attention[index]);
+    const there = this.#pick && this.#maps.has(this.#pick.layer) && (this.#pick.head ?? 0) < seen.heads;
+    this.#pick = this.#wanted = there ? this.#pick : mostTelling(seen);
+    const { layer, head, text } = this.#parts;
+    options(layer, [...Array(seen.layers).keys()].map((number) => [number, String(number + 1)]));
+    options(head, [["", "mean of all"], ...[...Array(seen.heads).keys()].map((number) => [number, String(number + 1)])]);
+    replace(text, textItems(seen.tokens));
+    this.#draw();
+  }
+
+  #keep(layer, heads) {
     const maps = [meanOf(heads), ...heads];
-    state.maps.set(layer, maps);
-    grid.fill(layer, maps);
+    this.#maps.set(layer, maps);
+    this.#grid.fill(layer, maps);
   }
 
-  async function choose(pick) {
-    const { seen } = state;
-    state.wanted = pick; // what is shown stays until this can be
-    if (!state.maps.has(pick.layer)) {
-      const heads = await load(pick.layer);
-      if (state.seen !== seen) return;
-      if (heads !== null) keep(pick.layer, heads);
+  /** @param {Pick} pick */
+  async #choose(pick) {
+    const seen = this.#seen;
+    this.#wanted = pick; // what is shown stays until this can be
+    if (!this.#maps.has(pick.layer)) {
+      const heads = await this.#load(pick.layer);
+      if (this.#seen !== seen) return;
+      if (heads !== null) this.#keep(pick.layer, heads);
     }
-    if (state.wanted === pick && state.maps.has(pick.layer)) state.pick = pick;
-    draw();
+    if (this.#wanted === pick && this.#maps.has(pick.layer)) this.#pick = pick;
+    this.#draw();
   }
 
-  const matrix = () => state.maps.get(state.pick.layer)[state.pick.head === null ? 0 : state.pick.head + 1];
-
-  function draw() {
-    const { seen, pick } = state;
-    parts.layer.value = String(pick.layer);
-    parts.head.value = pick.head === null ? "" : String(pick.head);
-    grid.mark(pick);
-    const where = `Layer ${pick.layer + 1}, ${headName(pick.head)}`;
-    map.show(seen.tokens, matrix(), `Map of attention: ${where}. Choose tokens in the text above to hear what each looks at.`);
-    parts.habits.textContent = describeHabits(where, habits(matrix(), seen.tokens.map((token) => token.id)));
-    look(state.query);
+  get #matrix() {
+    return this.#maps.get(this.#pick.layer)[this.#pick.head === null ? 0 : this.#pick.head + 1];
   }
 
-  function look(query) {
-    state.query = query;
-    const row = matrix()[query];
-    for (const [index, item] of [...parts.text.children].entries()) {
+  #draw() {
+    const { tokens } = this.#seen;
+    const { layer, head } = this.#pick;
+    this.#parts.layer.value = String(layer);
+    this.#parts.head.value = head === null ? "" : String(head);
+    this.#grid.mark(this.#pick);
+    const where = `Layer ${layer + 1}, ${headName(head)}`;
+    this.#map.show(tokens, this.#matrix, `Map of attention: ${where}. Choose tokens in the text above to hear what each looks at.`);
+    this.#parts.habits.textContent = describeHabits(where, habits(this.#matrix, tokens.map((token) => token.id)));
+    this.#look(this.#query);
+  }
+
+  /** Let the token in place `query` be the one that looks. */
+  #look(query) {
+    this.#query = query;
+    const row = this.#matrix[query];
+    for (const [index, item] of [...this.#parts.text.children].entries()) {
       item.style.setProperty("--weight", String(shade(row[index])));
       item.classList.toggle("later", index > query);
       if (index === query) item.setAttribute("aria-current", "true");
       else item.removeAttribute("aria-current");
     }
-    map.mark(query);
-    replace(parts.bars, bars(state.seen.tokens, query, row));
+    this.#map.mark(query);
+    replace(this.#parts.bars, bars(this.#seen.tokens, query, row));
   }
-
-  return {
-    element: parts.element,
-    show(seen) {
-      state.seen = seen;
-      state.maps = new Map();
-      state.query = seen.tokens.length - 1;
-      if (state.pick && (state.pick.head ?? 0) >= seen.heads) state.pick = null;
-      grid.build(seen.layers, seen.heads);
-      for (const [index, layer] of seen.attention_layers.entries()) keep(layer, seen.attention[index]);
-      if (!state.pick || !state.maps.has(state.pick.layer)) state.pick = mostTelling(seen);
-      options(parts.layer, [...Array(seen.layers).keys()].map((layer) => [layer, String(layer + 1)]));
-      options(parts.head, [["", "mean of all"], ...[...Array(seen.heads).keys()].map((head) => [head, String(head + 1)])]);
-      replace(parts.text, textItems(seen.tokens));
-      draw();
-    },
-  };
 }
 
 /** The head to begin with: the one that most clearly looks at something. */

@@ -8,44 +8,135 @@ import { textOf } from "./tokens.js";
 /** @typedef {import("./tokens.js").Choice} Choice */
 
 /**
- * @param {{api: Object<string, any>, models: Object<string, any>, draft: import("./draft.js").Draft,
- *   params: () => Object<string, any>}} context `params` gives the sampling parameters; what it throws is shown like any error
- * @param {{busy: (what: "writing"|"scoring"|null) => void, failed: (error: Error) => void, wrote: (outcome: Outcome) => void}} tell
- *
  * @typedef {Object} Outcome
  * @property {"stop"|"length"|"full"|"stopped"} reason full: the context has no room left; stopped: by the person
  * @property {number|null} speed tokens per second
  */
-export function createWriter({ api, models, draft, params }, tell) {
-  let running = null;
+
+/** Does what the person asks with a draft. What goes wrong is told by `failed`; only `alternatives` throws. */
+export class Writer {
+  #context;
+  #tell;
+  #running = null;
+
+  /**
+   * @param {{api: Object<string, any>, models: Object<string, any>, draft: import("./draft.js").Draft,
+   *   params: () => Object<string, any>}} context `params` gives the sampling parameters; what it throws is told like any error
+   * @param {{busy: (what: "writing"|"scoring"|null) => void, failed: (error: Error) => void,
+   *   wrote: (outcome: Outcome) => void}} tell
+   */
+  constructor(context, tell) {
+    this.#context = context;
+    this.#tell = tell;
+  }
+
+  /** Stop what runs. */
+  stop() {
+    this.#running?.abort();
+  }
+
+  /**
+   * Go on from the end of the draft, or of `text` where that is given.
+   * @param {string|null} [text]
+   */
+  write(text = null) {
+    return this.#run("writing", async (signal) => {
+      if (text !== null) await this.#take(text, signal);
+      await this.#goOn(this.#tokens, signal);
+    });
+  }
+
+  /**
+   * Put `choice`, one of `top`, into place `index` and go on from there.
+   * @param {number} index
+   * @param {Choice} choice
+   * @param {Choice[]} top
+   */
+  choose(index, choice, top) {
+    const { id, bytes, logprob } = choice;
+    const before = this.#tokens[index];
+    const source = before.id === id ? before.source : "chosen";
+    const start = [...this.#tokens.slice(0, index), { id, bytes, source, logprob, top }];
+    return this.#run("writing", (signal) => this.#goOn(start, signal));
+  }
+
+  /**
+   * Drop what stands behind place `index` and go on from there.
+   * @param {number} index
+   */
+  keep(index) {
+    return this.#run("writing", (signal) => this.#goOn(this.#tokens.slice(0, index + 1), signal));
+  }
+
+  /**
+   * Make tokens of `text` without writing on.
+   * @param {string} text
+   */
+  read(text) {
+    return this.#run("scoring", (signal) => this.#take(text, signal));
+  }
+
+  /**
+   * Find the chance of every token of the draft, or of `text` where that is given.
+   * @param {string|null} [text]
+   */
+  score(text = null) {
+    return this.#run("scoring", async (signal) => {
+      if (text !== null) await this.#take(text, signal);
+      const { api, models, draft } = this.#context;
+      const { tokens } = draft;
+      checkReadable(tokens, models.context);
+      const scored = await score(api, tokens, { model: models.current, signal });
+      if (draft.tokens === tokens) draft.annotate(scored);
+    });
+  }
+
+  /**
+   * The likeliest tokens in a place. Throws ApiError, or Error where there are none.
+   * @param {number} index
+   * @param {AbortSignal} signal
+   * @returns {Promise<Choice[]>}
+   */
+  async alternatives(index, signal) {
+    if (index === 0) throw new Error("Nothing stands before the first token, so the model has nothing to go by here.");
+    const { api, models } = this.#context;
+    return alternativesAt(api, this.#tokens, index, { model: models.current, signal });
+  }
+
+  /** @returns {Token[]} */
+  get #tokens() {
+    return this.#context.draft.tokens;
+  }
 
   /** Run `work` alone: whatever ran before is stopped first. */
-  async function run(what, work) {
-    running?.abort();
+  async #run(what, work) {
+    this.#running?.abort();
     const control = new AbortController();
-    running = control;
-    tell.busy(what);
+    this.#running = control;
+    this.#tell.busy(what);
     try {
       await work(control.signal);
     } catch (error) {
-      if (!isAbort(error)) tell.failed(error);
-      else if (running === control && what === "writing") tell.wrote({ reason: "stopped", speed: null });
+      if (!isAbort(error)) this.#tell.failed(error);
+      else if (this.#running === control && what === "writing") this.#tell.wrote({ reason: "stopped", speed: null });
     } finally {
-      if (running === control) {
-        running = null;
-        tell.busy(null);
+      if (this.#running === control) {
+        this.#running = null;
+        this.#tell.busy(null);
       }
     }
   }
 
   /** Make the draft what `text` says, if it says something else. */
-  async function take(text, signal) {
+  async #take(text, signal) {
+    const { api, models, draft } = this.#context;
     if (draft.tokens.length && textOf(draft.tokens) === text) return;
     draft.commit(await readText(api, text, { model: models.current, signal }));
   }
 
-  /** `begin` puts the beginning into the draft as a step of its own, or returns one that is to become part of the answer's. */
-  async function goOn(start, signal) {
+  /** Go on from `start`. Where that is not the draft itself, it becomes one step of the draft together with the answer. */
+  async #goOn(start, signal) {
+    const { api, models, draft, params } = this.#context;
     const asked = params();
     const room = roomFor(start, models.context);
     if (room !== null) asked.max_tokens = Math.min(asked.max_tokens ?? room, room);
@@ -56,61 +147,25 @@ export function createWriter({ api, models, draft, params }, tell) {
     for (;;) {
       const { value, done } = await answer.next();
       signal.throwIfAborted();
-      if (done) return finish(value, room);
+      if (done) return this.#finish(value);
       if (begun) draft.append(value);
       else draft.commit([...start, ...value]);
       begun = true;
     }
   }
 
-  function finish({ reason, speed }, room) {
+  #finish({ reason, speed }) {
+    const { models, draft } = this.#context;
     if (reason === "stop") draft.end();
-    const full = reason === "length" && room !== null && roomLeft(draft.tokens, models.context) <= 0;
-    tell.wrote({ reason: full ? "full" : reason, speed });
+    const full = reason === "length" && models.context !== null && draft.tokens.length >= models.context;
+    this.#tell.wrote({ reason: full ? "full" : reason, speed });
   }
-
-  return {
-    /** Stop what runs. */
-    stop: () => running?.abort(),
-    /** Go on from the end of the draft, or of `text` where that is given. */
-    write: (text = null) =>
-      run("writing", async (signal) => {
-        if (text !== null) await take(text, signal);
-        await goOn(draft.tokens, signal);
-      }),
-    /** Put `choice` into place `index` and go on from there. */
-    choose: (index, choice, top) =>
-      run("writing", (signal) => {
-        const { id, bytes, logprob } = choice;
-        const before = draft.tokens[index];
-        const source = before.id === id ? before.source : "chosen";
-        return goOn([...draft.tokens.slice(0, index), { id, bytes, source, logprob, top }], signal);
-      }),
-    /** Drop what stands behind place `index` and go on from there. */
-    keep: (index) => run("writing", (signal) => goOn(draft.tokens.slice(0, index + 1), signal)),
-    /** Make tokens of `text` without writing on. */
-    read: (text) => run("scoring", (signal) => take(text, signal)),
-    /** Find the chance of every token. */
-    score: (text = null) =>
-      run("scoring", async (signal) => {
-        if (text !== null) await take(text, signal);
-        const { tokens } = draft;
-        checkReadable(tokens, models.context);
-        const scored = await score(api, tokens, { model: models.current, signal });
-        if (draft.tokens === tokens) draft.annotate(scored);
-      }),
-    /** The likeliest tokens in a place. Throws ApiError, or Error where there are none. */
-    alternatives(index, signal) {
-      if (index === 0) throw new Error("Nothing stands before the first token, so the model has nothing to go by here.");
-      return alternativesAt(api, draft.tokens, index, { model: models.current, signal });
-    },
-  };
 }
 
 /** Tokens that may still be written. Throws an Error that says what to do when there is no room. */
 function roomFor(tokens, context) {
   if (context === null) return null;
-  const room = roomLeft(tokens, context);
+  const room = context - tokens.length;
   if (room > 0) return room;
   throw new Error(
     `The text has ${tokens.length} tokens, and this model reads at most ${context}. ` +
@@ -121,8 +176,4 @@ function roomFor(tokens, context) {
 function checkReadable(tokens, context) {
   if (context === null || tokens.length <= context) return;
   throw new Error(`The text has ${tokens.length} tokens, and this model reads at most ${context}. Edit it and cut a part to have it scored.`);
-}
-
-function roomLeft(tokens, context) {
-  return context - tokens.length;
 }

@@ -1,7 +1,7 @@
 /** Look inside: what happens in a transformer when it reads a short text. */
 
 import { isAbort } from "../lib/api.js";
-import { createAttention } from "../lib/attention.js";
+import { Attention } from "../lib/attention.js";
 import { h, uniqueId } from "../lib/dom.js";
 import { createLens } from "../lib/lens.js";
 import { label } from "../lib/tokens.js";
@@ -23,7 +23,7 @@ export function mount(element, { api, models, store, toast }) {
   let running = null;
   let shown = null; // what was asked last: {text, model}
 
-  const attention = createAttention({
+  const attention = new Attention({
     async load(layer) {
       try {
         return (await api.post("inspect", { ...shown, layers: [layer] })).attention[0];

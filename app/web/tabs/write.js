@@ -6,7 +6,7 @@ import { Draft } from "../lib/draft.js";
 import { createParams } from "../lib/params.js";
 import { SURPRISE_BOUNDS, summarise, textOf } from "../lib/tokens.js";
 import { createTokenView } from "../lib/tokenview.js";
-import { createWriter } from "../lib/writer.js";
+import { Writer } from "../lib/writer.js";
 
 const KEPT = "write.text";
 const FIRST_TEXT = "Once upon a time";
@@ -29,7 +29,7 @@ export function mount(element, context) {
   const params = createParams({ store, name: "write", fields: FIELDS, initial: { max_tokens: 60 } });
   const view = createView(params);
   const state = { editing: true, busy: null, outcome: null };
-  const writer = createWriter(
+  const writer = new Writer(
     { api, models, draft, params: params.values },
     {
       busy(what) {
@@ -50,7 +50,11 @@ export function mount(element, context) {
       },
     },
   );
-  const alternatives = createAlternatives({ choose: andFocus(writer.choose), keep: andFocus(writer.keep), load: writer.alternatives });
+  const alternatives = createAlternatives({
+    choose: andFocus((...choice) => writer.choose(...choice)),
+    keep: andFocus((index) => writer.keep(index)),
+    load: (index, signal) => writer.alternatives(index, signal),
+  });
   const tokens = createTokenView({
     name: "The text, token by token",
     open: (index, anchor) => alternatives.open(index, draft.tokens[index], anchor),
