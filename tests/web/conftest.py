@@ -177,3 +177,9 @@ _STICKING_OUT = """() => {
   const page = document.documentElement.scrollWidth > width ? ["html"] : [];
   return page.concat(found.map((element) => `${element.tagName} ${element.className} ${element.id}`));
 }"""
+
+
+@pytest.fixture
+def chat(open_page: Callable[..., Page]) -> Page:
+    """The chat of a new visitor."""
+    return open_page("#chat")

@@ -1,0 +1,185 @@
+"""What the browser keeps of the chat: conversations, settings, files, and two windows at once."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from chatting import answers, ask, choose_from_menu, said, sent_bodies, setting, slow_answer, wait_answered
+from playwright.sync_api import Page, expect
+
+
+def test_the_system_prompt_is_the_conversations_own(chat: Page) -> None:
+    bodies = sent_bodies(chat)
+    setting(chat, max_tokens=4)
+    chat.get_by_role("button", name="Settings", exact=True).click()
+    chat.get_by_label("System prompt").fill("You are a pirate.")
+    ask(chat, "Hello")
+    wait_answered(chat)
+    assert bodies[-1]["messages"][0] == {"role": "system", "content": "You are a pirate."}
+    chat.get_by_role("button", name="New conversation").click()
+    expect(chat.get_by_label("System prompt")).to_have_value("")
+    ask(chat, "Hello")
+    wait_answered(chat)
+    assert [message["role"] for message in bodies[-1]["messages"]] == ["user"]
+    chat.reload()
+    chat.get_by_role("navigation", name="Conversations").get_by_role("button", name="Hello").last.click()
+    expect(chat.get_by_label("System prompt")).to_have_value("You are a pirate.")
+
+
+def test_conversations_are_kept_renamed_and_deleted(chat: Page) -> None:
+    setting(chat, max_tokens=4)
+    ask(chat, "The first of them")
+    wait_answered(chat)
+    chat.get_by_role("button", name="New conversation").click()
+    ask(chat, "The second of them")
+    wait_answered(chat)
+    chat.reload()
+    titles = chat.locator(".conversation-title")
+    expect(titles).to_have_text(["The second of them", "The first of them"])
+    assert said(chat) == ["The second of them"]
+
+    titles.last.click()
+    assert said(chat) == ["The first of them"]
+    choose_from_menu(chat, "Rename")
+    chat.keyboard.type("Renamed")
+    chat.keyboard.press("Enter")
+    expect(titles).to_have_text(["The second of them", "Renamed"])
+
+    choose_from_menu(chat, "Delete")
+    expect(titles).to_have_text(["The second of them"])
+    chat.get_by_role("button", name="Undo").click()
+    expect(titles).to_have_text(["The second of them", "Renamed"])
+    choose_from_menu(chat, "Delete")
+    chat.reload()
+    expect(titles).to_have_text(["The second of them"])
+
+
+def test_a_deleted_conversation_stays_deleted_while_its_answer_ends(chat: Page) -> None:
+    slow_answer(chat)
+    choose_from_menu(chat, "Delete")
+    chat.wait_for_timeout(500)
+    expect(chat.locator(".conversation-title")).to_have_count(0)
+    assert "conversation." not in chat.evaluate("Object.keys(localStorage).filter(k => !k.includes('current')).join()")
+
+
+def test_an_answer_goes_on_while_another_conversation_is_read(chat: Page) -> None:
+    setting(chat, max_tokens=4)
+    slow_answer(chat)
+    chat.get_by_role("button", name="New conversation").click()
+    expect(chat.get_by_role("heading", name="Talk with your model")).to_be_visible()
+    expect(chat.locator(".conversation-time")).to_have_text("writing…")
+    expect(chat.get_by_role("button", name="Send", exact=True)).to_be_visible()
+    chat.locator(".conversation").click()
+    chat.get_by_role("button", name="Stop").click()
+    expect(chat.locator(".conversation-time")).not_to_have_text("writing…")
+
+
+def test_export_and_import(chat: Page, open_page: Callable[..., Page], tmp_path: Path) -> None:
+    setting(chat, max_tokens=4)
+    ask(chat, "Keep *this*, please: ação")
+    wait_answered(chat)
+    answer = answers(chat).locator(".text").inner_text()
+    with chat.expect_download() as markdown:
+        choose_from_menu(chat, "Export as Markdown")
+    assert markdown.value.suggested_filename == "Keep-this-please-ação.md"
+    text = markdown.value.path().read_text("utf-8")
+    assert text.startswith("# Keep *this*, please: ação\n\n## You\n\n")
+    assert "## homegrown-base" in text
+    with chat.expect_download() as exported:
+        choose_from_menu(chat, "Export as JSON")
+    exported.value.save_as(tmp_path / "one.json")
+
+    other = open_page("#chat")
+    other.locator(".sidebar input[type=file]").set_input_files(tmp_path / "one.json")
+    expect(other.locator(".message.user .text")).to_have_text("Keep *this*, please: ação")
+    assert answers(other).locator(".text").inner_text() == answer
+    other.locator(".sidebar input[type=file]").set_input_files(tmp_path / "one.json")
+    expect(other.locator(".conversation")).to_have_count(2)  # nothing is overwritten
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{not json", "it is not JSON"),
+        ('{"a": 1}', "was not exported by this page"),
+        ('{"format": "homegrown-page", "version": 1, "values": {}}', "no conversation in the file"),
+        (
+            '{"format": "homegrown-page", "version": 1, "values": {"conversation.a": {"id": "a"}}}',
+            "conversation 1: title is not a text",
+        ),
+    ],
+)
+def test_a_wrong_file_is_refused_in_words(chat: Page, tmp_path: Path, content: str, words: str) -> None:
+    (tmp_path / "wrong.json").write_text(content)
+    chat.locator(".sidebar input[type=file]").set_input_files(tmp_path / "wrong.json")
+    expect(chat.get_by_role("alert").filter(has_text=words)).to_be_visible()
+    expect(chat.locator(".conversation")).to_have_count(0)
+
+
+def test_parameters_are_remembered(chat: Page) -> None:
+    setting(chat, temperature=0.35, seed=7)
+    chat.reload()
+    expect(chat.locator(".settings [name=temperature]")).to_have_value("0.35")
+    expect(chat.locator(".settings [name=seed]")).to_have_value("7")
+
+
+def test_two_windows_see_each_others_conversations(chat: Page) -> None:
+    setting(chat, max_tokens=4)
+    other = chat.context.new_page()
+    other.goto(chat.url)
+    ask(chat, "Said in the first window")
+    wait_answered(chat)
+    expect(other.locator(".conversation-title")).to_have_text(["Said in the first window"])
+
+
+def test_two_windows_write_in_one_conversation(chat: Page) -> None:
+    setting(chat, max_tokens=4)
+    ask(chat, "One")
+    wait_answered(chat)
+    other = chat.context.new_page()
+    other.goto(chat.url)
+    expect(other.locator(".message.user .text")).to_have_text(["One"])
+    ask(other, "Two")
+    wait_answered(other)
+    expect(chat.locator(".message.user .text")).to_have_text(["One", "Two"])
+    expect(answers(chat)).to_have_count(2)
+    ask(chat, "Three")
+    wait_answered(chat)
+    expect(other.locator(".message.user .text")).to_have_text(["One", "Two", "Three"])
+    other.get_by_role("button", name="Try again").last.click()
+    wait_answered(other)
+    expect(answers(chat).last.get_by_text("2 / 2")).to_be_visible()
+
+
+def test_a_full_storage_is_told_and_the_conversation_goes_on(chat: Page) -> None:
+    setting(chat, max_tokens=4)
+    chat.evaluate("""() => {
+      for (let size = 4_000_000; size >= 1; size = Math.floor(size / 2))
+        for (let n = 0; ; n += 1) {
+          try { localStorage.setItem(`filling-${size}-${n}`, "x".repeat(size)); } catch { break; }
+        }
+    }""")
+    for text in ("One", "Two"):
+        ask(chat, text)
+        wait_answered(chat)
+    expect(chat.get_by_role("alert").filter(has_text="storage for this page is full")).to_have_count(1)
+    assert said(chat) == ["One", "Two"]
+    chat.get_by_role("button", name="Settings", exact=True).click()
+    expect(chat.get_by_role("complementary", name="Settings")).to_be_visible()
+    chat.evaluate("localStorage.clear()")
+    ask(chat, "Three")
+    wait_answered(chat)
+    chat.reload()
+    expect(chat.locator(".message.user .text")).to_have_text(["One", "Two", "Three"])
+
+
+def test_an_answer_that_the_page_did_not_outlive_is_kept_as_far_as_it_came(chat: Page) -> None:
+    slow_answer(chat)
+    expect(answers(chat).locator(".text")).to_contain_text("upon a time")
+    chat.reload()
+    expect(answers(chat).locator(".text")).to_contain_text("Once upon a time")
+    expect(answers(chat)).to_contain_text("Not complete")
+    setting(chat, max_tokens=4)
+    chat.get_by_role("button", name="Write on").click()
+    wait_answered(chat)
+    expect(answers(chat)).not_to_contain_text("Not complete")
