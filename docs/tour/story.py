@@ -1,5 +1,7 @@
 """The village of the tour: its people, and the sentences of which its harbour book is made. CC0."""
 
+# ruff: noqa: E501 (a step of a plot is a line)
+
 from dataclasses import dataclass
 
 

@@ -1,0 +1,78 @@
+"""Makes the documents say what the code does now.
+
+python -m docs.refresh                 # tables and commands of all pages; the tour trains its model: some minutes
+python -m docs.refresh README.md       # of these pages alone
+python -m docs.refresh --tables        # the tables of docs/http.md alone: a second
+"""
+
+import argparse
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from docs.tools.examples import examples, with_outputs
+from docs.tools.fields import Reference
+from docs.tools.openapi import openapi_document
+from docs.tools.running import ROOT, CommandFailed, Session
+
+REFERENCE = "docs/http.md"
+TOUR = "docs/tour.md"
+PAGES = ("README.md", REFERENCE, TOUR)
+
+
+def refresh_commands(page: Path, session: Session) -> int:
+    """Run a page's commands in the session and put what they say into the page; how many there are. Raises CommandFailed."""
+    text = page.read_text("utf-8")
+    outputs = {}
+    for example in examples(text):
+        print(f"$ {example.command.splitlines()[0][:100]}", file=sys.stderr)
+        outputs[example] = session.run(example.command)
+    page.write_text(with_outputs(text, outputs), "utf-8")
+    return len(outputs)
+
+
+def refresh_tables(page: Path) -> None:
+    """Make the reference's tables anew."""
+    page.write_text(Reference(openapi_document()).fill(page.read_text("utf-8")), "utf-8")
+
+
+def serve_bundled(session: Session, folder: Path) -> None:
+    """The server of README.md and of the reference: the bundled model, and a folder of adapters with one that classifies,
+    which it does not know of yet."""
+    sys.path.append(str(ROOT / "tests" / "support"))
+    from oracle import make_adapters  # pyright: ignore[reportMissingImports]
+
+    adapters = folder / "adapters"
+    adapters.mkdir()
+    session.run(f"homegrown serve --threads 1 --adapters-dir {adapters}")
+    made = make_adapters(ROOT / "checkpoints" / "homegrown-base", folder / "made")
+    shutil.copytree(made["mood"], adapters / "reviews")
+
+
+def main() -> None:
+    """What the command line asks for."""
+    options = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    options.add_argument("pages", nargs="*", metavar="PAGE", help=f"of {', '.join(PAGES)}; by default all")
+    options.add_argument("--tables", action="store_true", help=f"only the tables of {REFERENCE}")
+    given = options.parse_args()
+    if unknown := set(given.pages) - set(PAGES):
+        options.error(
+            f"there are no commands to refresh in {', '.join(sorted(unknown))}; the pages are {', '.join(PAGES)}"
+        )
+    refresh_tables(ROOT / REFERENCE)
+    for name in () if given.tables else given.pages or PAGES:
+        with tempfile.TemporaryDirectory() as scratch:
+            work = Path(scratch) / "work"
+            work.mkdir()
+            try:
+                with Session(work) as session:
+                    if name != TOUR:
+                        serve_bundled(session, Path(scratch))
+                    print(f"{name}: {refresh_commands(ROOT / name, session)} commands")
+            except CommandFailed as error:
+                sys.exit(f"{name}: {error}")
+
+
+if __name__ == "__main__":
+    main()
