@@ -137,7 +137,8 @@ class ClientEnd:
             self._check.decode(body)
         except Exception as error:
             raise unreadable(message, error) from error
-        self._writer.write(_frame(body))
+        if not self._writer.is_closing():  # else nobody reads it any more
+            self._writer.write(_frame(body))
 
     async def receive(self) -> FromEngine:
         """The next message. Raises EOFError (as asyncio.IncompleteReadError) or OSError when the engine is gone."""

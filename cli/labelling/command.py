@@ -69,7 +69,8 @@ def run(order: Order, *, resume: bool, force: bool) -> dict[str, Any] | None:
         with LocalEngine(order.chosen.directory, adapters=order.chosen.adapters, **order.spec) as engine, explained():
             _print(order, facts, make_labeller(engine, order.chosen, order.told))
         return None
-    if order.out.exists() and not force:
+    # Unfinished work on a file that is there was begun with --force.
+    if order.out.exists() and not force and not (resume and _place(order.out).exists()):
         raise ConfigError(f"{order.out}: is already there; name another file with --out, or replace it with --force")
     facts = order.source.look()
     journal = _journal(order, order.out, facts, resume=resume, force=force)
@@ -96,11 +97,18 @@ def run(order: Order, *, resume: bool, force: bool) -> dict[str, Any] | None:
     }
 
 
+def _place(out: Path) -> Path:
+    """Of the journal: beside the file to write."""
+    return out.with_name(f".{out.name}.unfinished")
+
+
 def _journal(order: Order, out: Path, facts: Facts, *, resume: bool, force: bool) -> Journal:
-    """Beside the file to write."""
-    path = out.with_name(f".{out.name}.unfinished")
+    """What has been done of it, or an empty one."""
+    path = _place(out)
     if force:
         path.unlink(missing_ok=True)
+    if resume and not path.exists():
+        click.echo("there is nothing to go on with; all rows are to be labelled", err=True)
     work = {"texts": facts.sha256, "text_field": order.source.text_field}
     return Journal(path, work | identity(order.chosen, order.told, order.spec), resume=resume)
 

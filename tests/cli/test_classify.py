@@ -148,6 +148,25 @@ def test_mistakes_are_named_before_anything_is_written(trunk: Path, table: Path,
     assert (tmp_path / "there.csv").read_text() == "old"
 
 
+def test_a_forced_run_that_was_interrupted_can_go_on(trunk: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = table.with_name("out.csv")
+    out.write_text("old")
+    common = (table, "--model", trunk, "--out", out)
+    with monkeypatch.context() as patch:
+        patch.setattr("cli.labelling.command.write_output", _interrupted)
+        done = classify(*common, "--force")
+    assert "stopped after 5 of 5 rows; --resume goes on" in done.stderr
+    assert out.read_text() == "old"
+    assert "is already there" in refused(*common)
+    assert classify(*common, "--resume").exit_code == 0
+    assert len(rows_of(out)) == 5
+    assert "nothing to go on with" in classify(*common[:-1], table.with_name("new.csv"), "--resume").stderr
+
+
+def _interrupted(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
 def test_a_language_model_needs_labels(tiny_llama_dir: Path, table: Path) -> None:
     assert "is a language model; name the labels" in refused(table, "--model", tiny_llama_dir)
 

@@ -47,6 +47,7 @@ class Running:
         assert self.process.returncode == 130, errors
         assert "Traceback" not in errors
         assert "Exception ignored" not in errors
+        assert "socket" not in errors
         assert errors.endswith("homegrown: interrupted\n")
         return output, errors
 
