@@ -1,6 +1,7 @@
 """The commands in a page's console blocks, and what is shown below each."""
 
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ class Example:
 
 
 def examples(page: str) -> list[Example]:
-    """All of a page's, in their order. A command begins with `$ `; after a backslash, and in a here-document, it goes on."""
+    """All of a page's, in their order. A command begins with `$ `; after a backslash, in quotes and in a here-document it goes on."""
     found: list[Example] = []
     for block in _CONSOLE.finditer(page):
         starts = [match.start() for match in re.finditer(r"^\$ ", block[0], re.MULTILINE)]
@@ -32,7 +33,7 @@ def examples(page: str) -> list[Example]:
 
 def _command_length(text: str) -> int:
     """How many characters belong to the command, its newline counted."""
-    length, until = 0, None
+    length, until, here = 0, None, None
     for line in text.splitlines(keepends=True):
         length += len(line)
         bare = line.rstrip("\n")
@@ -40,9 +41,17 @@ def _command_length(text: str) -> int:
             until = None if bare == until else until
         elif here := re.search(r"<<\s*'?(\w+)'?", bare):
             until = here[1]
-        if until is None and not bare.endswith("\\"):
+        if until is None and (here or not (bare.endswith("\\") or _open_quotes(text[:length]))):
             break
     return length
+
+
+def _open_quotes(command: str) -> bool:
+    try:
+        shlex.split(command)
+    except ValueError:
+        return True
+    return False
 
 
 def with_outputs(page: str, outputs: Mapping[Example, str]) -> str:
