@@ -62,6 +62,10 @@ class Reference:
     def _request(self, name: str) -> Iterator[str]:
         schema = self._schemas[name]
         fields = {key: field for key, field in schema["properties"].items() if self._sampling.get(key) != field}
+        needed = schema.get("required", ())
+        fields = dict(
+            sorted(fields.items(), key=lambda item: item[0] not in needed)
+        )  # those first that can't be left out
         yield ""
         yield from self._table(self._flat({**schema, "properties": fields}), "field")
         if len(fields) < len(schema["properties"]):

@@ -1,0 +1,83 @@
+"""docs/http.md: its tables are those of the OpenAPI document, every route is in it, and its commands answer what it shows."""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from bundled_server import bundled_server
+from serving import Server
+from shown import check_on_server, name
+
+from docs.refresh import REFERENCE
+from docs.tools.examples import Example, examples
+from docs.tools.fields import Reference
+from docs.tools.openapi import openapi_document
+from docs.tools.running import ROOT
+
+PAGE = (ROOT / REFERENCE).read_text("utf-8")
+EXAMPLES = examples(PAGE)
+DOCUMENT = openapi_document()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with bundled_server(tmp_path_factory.mktemp("server")) as running:
+        yield running
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the reference's examples use curl")
+@pytest.mark.parametrize("example", EXAMPLES, ids=name)
+def test_a_command_answers_as_shown(server: Server, example: Example) -> None:
+    check_on_server(example, server.address)
+
+
+def test_its_tables_are_up_to_date() -> None:
+    fresh = Reference(DOCUMENT).fill(PAGE)
+    assert fresh == PAGE, "run: python -m docs.refresh --tables"
+
+
+def test_every_route_has_a_section_with_its_tables_and_a_command() -> None:
+    sections = dict(re.findall(r"^## ((?:GET|POST|DELETE) \S+)\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE))
+    assert set(sections) == set(Reference(DOCUMENT).routes())
+    for route, text in sections.items():
+        assert f"<!-- fields: {route} -->" in text, route
+        path = route.split()[1].replace("{model}", "homegrown-base").replace("{name}", "reviews")
+        assert re.search(rf":8000{re.escape(path)}(?![\w/])", text), f"{route}: no command asks it"
+
+
+def test_every_field_and_default_of_the_document_is_in_it() -> None:
+    """Counted from the document itself, not by the code that made the tables."""
+    for path, methods in DOCUMENT["paths"].items():
+        for method, operation in methods.items():
+            section = PAGE.partition(f"\n## {method.upper()} {path}\n")[2].partition("\n## ")[0]
+            assert section, f"{method} {path}"
+            if "requestBody" not in operation:
+                continue
+            schema = operation["requestBody"]["content"]["application/json"]["schema"]
+            for part in schema.get("oneOf", [schema]):
+                body = DOCUMENT["components"]["schemas"][part["$ref"].rpartition("/")[2]]
+                for field, about in body["properties"].items():
+                    row = re.search(rf"^\| `{field}` \|.*$", section, re.MULTILINE)
+                    if row is None and "[sampling fields](#sampling)" in section:
+                        row = re.search(rf"^\| `{field}` \|.*$", PAGE, re.MULTILINE)
+                    assert row is not None, f"{method} {path}: {field}"
+                    if field in body.get("required", ()):
+                        assert "| required |" in row[0]
+                    elif about.get("default") is not None:
+                        value = re.search(r"\| `([^`]*)` \| [^|]*\|$", row[0].replace(r"\|", "¦"))
+                        assert value, row[0]
+                        assert json.loads(value[1].replace("¦", "|")) == about["default"], row[0]
+
+
+def test_every_status_of_the_document_is_explained() -> None:
+    codes = {code for path in DOCUMENT["paths"].values() for one in path.values() for code in one["responses"]}
+    table = PAGE.partition("\n## Errors\n")[2].partition("\n## ")[0]
+    assert codes - {"200"} <= set(re.findall(r"^\| (\d{3}) \|", table, re.MULTILINE))
+
+
+def test_its_links_within_the_page_lead_somewhere() -> None:
+    headings = re.findall(r"^#+ (.*)$", PAGE, re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+    assert set(re.findall(r"\]\(#([^)]*)\)", PAGE)) - anchors == set()
