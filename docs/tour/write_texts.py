@@ -70,14 +70,15 @@ def _start(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def messages(draw: random.Random, forms: dict[str, list[str]], each: int) -> Iterator[tuple[str, str]]:
-    """Different messages with their labels, `each` of every label, in any order."""
+def messages(draw: random.Random, forms: dict[str, list[str]], each: int, known: set[str]) -> Iterator[tuple[str, str]]:
+    """Different messages with their labels, `each` of every label, in any order; none of `known`, which grows by them."""
     rows: dict[str, str] = {}
     for label, texts in forms.items():
         found: set[str] = set()
         while len(found) < each:
             first, second = draw.sample(PEOPLE, 2)
-            found.add(draw.choice(texts).format_map(_words(draw, first, second)))
+            found |= {draw.choice(texts).format_map(_words(draw, first, second))} - known
+        known |= found
         rows |= dict.fromkeys(sorted(found), label)
     yield from draw.sample(sorted(rows.items()), len(rows))
 
@@ -89,11 +90,12 @@ def write(folder: Path) -> None:
     pages = [page(draw, number) for number in range(PAGES + LATER)]
     (folder / "town.txt").write_text(END.join(pages[:PAGES]) + "\n", "utf-8")
     (folder / "later.txt").write_text(END.join(pages[PAGES:]) + "\n", "utf-8")
+    known: set[str] = set()
     for name, forms, each in (("messages", MESSAGES, PER_LABEL), ("more_messages", NEW_MESSAGES, NEW_PER_LABEL)):
         with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
             rows = csv.writer(file, lineterminator="\n")
             rows.writerow(["text", "label"])
-            rows.writerows(messages(draw, forms, each))
+            rows.writerows(messages(draw, forms, each, known))
     lines = [json.dumps(row) for row in questions()]
     draw.shuffle(lines)
     (folder / "questions.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
