@@ -11,6 +11,7 @@ from typing import Protocol
 
 from app.engine.messages import EngineSpec
 
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the engine's process leaves them to its client
 _SOURCE_ROOT = Path(__file__).resolve().parents[2]
 _CGROUP_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 
@@ -39,9 +40,14 @@ class WorkerProcess:
         with theirs:
             # -P keeps the current directory off the child's path: a stray model.py there must not be imported.
             command = [sys.executable, "-P", "-m", "app.engine.worker", str(theirs.fileno())]
-            self._process = subprocess.Popen(
-                command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=_environment(spec)
-            )
+            # What comes before the child ignores these waits in it, and is then dropped: a terminal's Ctrl-C goes to both.
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
+            try:
+                self._process = subprocess.Popen(
+                    command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=_environment(spec)
+                )
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     @property
     def pid(self) -> int:

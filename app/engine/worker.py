@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from app.engine.messages import EngineSpec, FromEngine, LoadFailed, Start, Step, Update
+from app.engine.process import ENDING_SIGNALS
 from app.engine.transport import ClientGone, EngineEnd
 from app.logs import configure_logging
 from model.errors import HomegrownError
@@ -31,8 +32,9 @@ logger = logging.getLogger(__name__)
 def main() -> int:
     """Serve the client at the other end of the inherited socket; the exit code."""
     # The client decides when to end, after it has drained: signals meant for the whole group must not get here first.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in ENDING_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)  # see WorkerProcess
     try:
         with socket.socket(fileno=int(sys.argv[1])) as sock:
             run_engine(sock, _set_up_process)
