@@ -35,8 +35,14 @@ class Session:
             free.bind(("127.0.0.1", 0))
             self._port = free.getsockname()[1]
         self._server: subprocess.Popen[str] | None = None
+        # One thread: the models are small, and the machine may be busy.
         binaries = str(Path(sys.executable).parent)
-        self._environment = {**os.environ, "PATH": f"{binaries}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+        self._environment = {
+            **os.environ,
+            "PATH": f"{binaries}:{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT),
+            "OMP_NUM_THREADS": "1",
+        }
 
     def __enter__(self) -> Self:
         return self
