@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from oracle import make_adapters
 from serving import wait_for
 from starlette.testclient import TestClient
+from tiny import random_model, tiny_config
 
 from cli import commands
 from cli.labelling.journal import Journal
@@ -125,6 +126,21 @@ def test_an_adapters_directory_names_its_base_and_rows_are_printed_as_they_come(
     assert [row["text"] for row in rows] == TEXTS
     assert sum(rows[0]["tone_scores"].values()) == pytest.approx(1, abs=1e-4)
     assert rows[2]["tone"] is rows[2]["tone_scores"] is None
+
+
+def test_a_model_that_is_a_classifier_by_itself(tmp_path: Path, table: Path) -> None:
+    from model.checkpoint import save_model
+    from model.tokenizer import Tokenizer
+
+    save_model(random_model(tiny_config("gpt2", labels=LABELS, pad_token_id=50256)), tmp_path / "judge")
+    Tokenizer.gpt2().save(tmp_path / "judge")
+    out = tmp_path / "out.parquet"
+    done = classify(table, "--model", tmp_path / "judge", "--out", out)
+    assert done.exit_code == 0, done.output
+    rows = _parquet(out)
+    assert [row["text"] for row in rows] == TEXTS
+    assert {row["label"] for row in rows} <= {*LABELS, None}
+    assert rows[0]["score_good"] + rows[0]["score_bad"] == pytest.approx(1, abs=1e-5)
 
 
 def test_mistakes_are_named_before_anything_is_written(trunk: Path, table: Path, tmp_path: Path) -> None:
