@@ -19,7 +19,7 @@ class Example:
 
 
 def examples(page: str) -> list[Example]:
-    """All of a page's, in order. A command begins with `$ `; after a backslash, in quotes and in a here-document it goes on."""
+    """All of a page's, in order. A command begins with `$ `; it goes on behind a backslash, in quotes and in a here-document."""
     found: list[Example] = []
     for block in _CONSOLE.finditer(page):
         starts = [match.start() for match in re.finditer(r"^\$ ", block[0], re.MULTILINE)]
