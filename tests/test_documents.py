@@ -42,7 +42,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands_and_their_options_exist(page: Path) -> None:
     text = page.read_text("utf-8")
-    blocks = "\n".join(re.findall(r"```(?:sh|console)\n(.*?)```", text, re.DOTALL))
+    blocks = "\n".join(re.findall(r"```(?:sh|console)\n(.*?)```", text, re.DOTALL)).replace("\\\n", " ")
     for line in re.findall(r"^(?:\$ )?(?:\S*/)?homegrown (.*)$", blocks, re.MULTILINE):
         words = shlex.split(re.split(r" (?:&&|[|>]) ", line)[0], comments=True)
         if words[0] == "--help":

@@ -1,36 +1,15 @@
-"""docs/http.md: its tables are those of the OpenAPI document, every route is in it, and its commands answer what it shows."""
+"""docs/http.md: its tables are those of the OpenAPI document, and every route is in it. (Its commands: test_readme.py.)"""
 
 import json
 import re
-import shutil
-from collections.abc import Iterator
-
-import pytest
-from bundled_server import bundled_server
-from serving import Server
-from shown import check_on_server, name
 
 from docs.refresh import REFERENCE
-from docs.tools.examples import Example, examples
 from docs.tools.fields import Reference
 from docs.tools.openapi import openapi_document
 from docs.tools.running import ROOT
 
 PAGE = (ROOT / REFERENCE).read_text("utf-8")
-EXAMPLES = examples(PAGE)
 DOCUMENT = openapi_document()
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with bundled_server(tmp_path_factory.mktemp("server")) as running:
-        yield running
-
-
-@pytest.mark.skipif(shutil.which("curl") is None, reason="the reference's examples use curl")
-@pytest.mark.parametrize("example", EXAMPLES, ids=name)
-def test_a_command_answers_as_shown(server: Server, example: Example) -> None:
-    check_on_server(example, server.address)
 
 
 def test_its_tables_are_up_to_date() -> None:

@@ -1,4 +1,4 @@
-"""The README keeps its word: its commands run against a real server and answer what it shows."""
+"""The README and docs/http.md keep their word: their commands run against a real server and answer what is shown."""
 
 import re
 import shutil
@@ -10,11 +10,13 @@ from bundled_server import bundled_server
 from serving import Server
 from shown import check_on_server, name
 
+from docs.refresh import REFERENCE
 from docs.tools.examples import Example, examples
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 EXAMPLES = examples(README)
+REFERENCE_EXAMPLES = examples((ROOT / REFERENCE).read_text("utf-8"))
 
 
 @pytest.fixture(scope="module")
@@ -23,14 +25,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="the README's examples use curl")
-@pytest.mark.parametrize("example", EXAMPLES, ids=name)
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the examples use curl")
+@pytest.mark.parametrize("example", [*EXAMPLES, *REFERENCE_EXAMPLES], ids=name)
 def test_a_command_answers_as_shown(server: Server, example: Example) -> None:
     check_on_server(example, server.address)
 
 
 def test_it_shows_commands_and_is_short() -> None:
     assert len(EXAMPLES) >= 4
+    assert len(REFERENCE_EXAMPLES) >= 20
     assert len(README.splitlines()) < 300
 
 

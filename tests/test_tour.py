@@ -87,7 +87,7 @@ class TestWalked:
 
     def test_messages_get_their_labels(self, said: dict[Example, str]) -> None:
         answer = json.loads(of(said, ":8000/classify"))
-        assert [entry["label"] for entry in answer["data"]] == ["request", "warning"]
+        assert [entry["label"] for entry in answer["data"][:2]] == ["request", "warning"]
 
     def test_a_question_is_answered(self, said: dict[Example, str]) -> None:
         assert "Nora" in json.loads(of(said, ":8000/instruct"))["text"]

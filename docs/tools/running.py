@@ -64,7 +64,7 @@ class Session:
         if _SERVE.match(command):
             return self._serve(f"exec {here} --port {self._port}")
         done = subprocess.run(
-            ["bash", "-c", here], cwd=self._folder, env=self._environment, text=True, timeout=timeout,
+            ["bash", "-o", "pipefail", "-c", here], cwd=self._folder, env=self._environment, text=True, timeout=timeout,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         if done.returncode != 0:
