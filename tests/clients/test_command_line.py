@@ -82,6 +82,7 @@ def llm(base_url, tmp_path: Path):
     return ask
 
 
+@pytest.mark.slow
 def test_llm(llm, api):
     expected = api.ask("chat", PROMPT, max_tokens=12, temperature=0)["choices"][0]["message"]["content"]
     options = ("-o", "temperature", "0", "-o", "max_tokens", "12")
@@ -90,12 +91,14 @@ def test_llm(llm, api):
     assert llm("-m", "chat", *options, "-c", "And then?") != ""  # goes on with the conversation
 
 
+@pytest.mark.slow
 def test_llm_completes(llm, api):
     expected = api.complete(PROMPT, max_tokens=12, temperature=0)["choices"][0]["text"]
     options = ("-o", "temperature", "0", "-o", "max_tokens", "12")
     assert llm("-m", "plain", *options, PROMPT).strip() == expected.strip()
 
 
+@pytest.mark.slow
 def test_llm_with_a_schema(llm):
     ages = {"type": "integer", "minimum": 0, "maximum": 30}
     schema = {"type": "object", "properties": {"age": ages, "tame": {"type": "boolean"}}, "required": ["age", "tame"]}

@@ -58,6 +58,7 @@ def test_a_broken_compiler_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None
     assert not can_compile(torch.device("cpu"))
 
 
+@pytest.mark.slow
 def test_a_compiler_that_fails_halfway_is_done_without(tmp_path: Path) -> None:
     """It says its version, but compiles nothing: the step runs as it is, and nobody is shown a traceback."""
     script = tmp_path / "c++"

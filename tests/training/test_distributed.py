@@ -25,7 +25,7 @@ def recipe(parallel: str, optimizer: str, steps: int) -> str:
 
 @pytest.fixture(
     scope="module",
-    params=[("ddp", "muon"), ("fsdp", "adamw"), pytest.param(("fsdp", "muon"), marks=pytest.mark.slow)],
+    params=[("ddp", "muon"), *(pytest.param(("fsdp", name), marks=pytest.mark.slow) for name in ("adamw", "muon"))],
     ids="-".join,
 )
 def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, float]:

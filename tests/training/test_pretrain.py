@@ -86,14 +86,18 @@ def test_the_card_carries_the_runs_figures(straight: Path) -> None:
         assert expected in card
 
 
+@pytest.mark.parametrize("least", [5, pytest.param(20, marks=pytest.mark.slow)])
 def test_killed_at_any_moment_it_resumes_to_the_same_bits(
-    inputs: tuple[Path, Path], straight: Path, tmp_path: Path
+    inputs: tuple[Path, Path], straight: Path, tmp_path: Path, least: int
 ) -> None:
-    """Twenty times and more, half of them while a state is being written."""
+    """Five times, or twenty and more, half of them while a state is being written."""
     out, rng = tmp_path / "run", random.Random(1)
     kills = inside = 0
     while True:
         (process,) = start_pretrain(inputs, out, resume=kills > 0)
+        if least < 20 and kills == least:
+            process.join()
+            break
         begun = newest(out)
         while process.is_alive() and newest(out) == begun:  # one more state each time, so that it ends
             time.sleep(0.002)
@@ -111,8 +115,8 @@ def test_killed_at_any_moment_it_resumes_to_the_same_bits(
         kills += 1
         inside += bool(list((out / "states").glob(".step-*")))
     assert process.exitcode == 0
-    assert kills >= 20
-    assert inside >= 3
+    assert kills >= least
+    assert inside >= least // 6
     mine, theirs = (load_file(run / "states" / f"step-{STEPS:08d}" / "weights.safetensors") for run in (out, straight))
     assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
     assert losses(out) == losses(straight)
