@@ -15,6 +15,7 @@ from docs.tools.examples import examples, with_outputs
 from docs.tools.fields import Reference
 from docs.tools.openapi import openapi_document
 from docs.tools.running import ROOT, CommandFailed, Session
+from docs.tools.settings import fill_settings
 
 REFERENCE = "docs/http.md"
 TOUR = "docs/tour.md"
@@ -34,7 +35,12 @@ def refresh_commands(page: Path, session: Session) -> int:
 
 def refresh_tables(page: Path) -> None:
     """Make the reference's tables anew."""
-    page.write_text(Reference(openapi_document()).fill(page.read_text("utf-8")), "utf-8")
+    page.write_text(fresh_tables(page.read_text("utf-8")), "utf-8")
+
+
+def fresh_tables(text: str) -> str:
+    """The reference's text with its tables as they should be."""
+    return fill_settings(Reference(openapi_document()).fill(text))
 
 
 def serve_bundled(session: Session, folder: Path) -> None:

@@ -3,7 +3,8 @@
 import json
 import re
 
-from docs.refresh import REFERENCE
+from app.settings import Settings
+from docs.refresh import REFERENCE, fresh_tables
 from docs.tools.fields import Reference
 from docs.tools.openapi import openapi_document
 from docs.tools.running import ROOT
@@ -13,8 +14,7 @@ DOCUMENT = openapi_document()
 
 
 def test_its_tables_are_up_to_date() -> None:
-    fresh = Reference(DOCUMENT).fill(PAGE)
-    assert fresh == PAGE, "run: python -m docs.refresh --tables"
+    assert fresh_tables(PAGE) == PAGE, "run: python -m docs.refresh --tables"
 
 
 def test_every_route_has_a_section_with_its_tables_and_a_command() -> None:
@@ -48,6 +48,17 @@ def test_every_field_and_default_of_the_document_is_in_it() -> None:
                         value = re.search(r"\| `([^`]*)` \| [^|]*\|$", row[0].replace(r"\|", "¦"))
                         assert value, row[0]
                         assert json.loads(value[1].replace("¦", "|")) == about["default"], row[0]
+
+
+def test_every_setting_and_its_default_is_in_it() -> None:
+    table = PAGE.partition("\n## Settings\n")[2]
+    for field, about in Settings.model_fields.items():
+        row = re.search(rf"^\| `{field}` \| (.*?) \|", table, re.MULTILINE)
+        assert row is not None, field
+        if isinstance(about.default, int | float | str):
+            assert row[1] == f"`{str(about.default).lower() if isinstance(about.default, bool) else about.default}`", (
+                field
+            )
 
 
 def test_every_status_of_the_document_is_explained() -> None:
