@@ -21,7 +21,7 @@ BUILT_FROM := pyproject.toml setup.py $(wildcard model/native/src/*)
 DATA ?= ../shared/data
 WORK ?= runs/models
 
-.PHONY: serve test test-slow lint format models clean
+.PHONY: serve test test-slow test-walks lint format models clean
 
 serve: $(VENV)/.installed
 	$(BIN)/homegrown serve $(ARGS)
@@ -30,7 +30,10 @@ test: lint
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
 test-slow: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m slow $(ARGS)
+	$(BIN)/python -m pytest -m "slow and not walk" $(ARGS)
+
+test-walks: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m walk $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

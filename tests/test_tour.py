@@ -55,6 +55,7 @@ def of(said: dict[Example, str], words: str) -> str:
 
 slow = [
     pytest.mark.slow,
+    pytest.mark.walk,
     pytest.mark.timeout(2400),
     pytest.mark.skipif(shutil.which("curl") is None, reason="the tour's commands use curl"),
 ]

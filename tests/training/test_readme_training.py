@@ -61,6 +61,7 @@ def test_nothing_is_measured_on_what_it_was_trained_on() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.walk
 @pytest.mark.timeout(900)
 def test_they_run_one_after_the_other(place: Path) -> None:
     for command in COMMANDS:

@@ -90,6 +90,7 @@ def test_every_task_has_a_name_of_its_own_and_a_record(places: Places) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.walk
 @pytest.mark.timeout(1800)
 def test_a_whole_course(tmp_path: Path, tiny_llama_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("training.models.mixture.write_mixture", tiny_mixture)
