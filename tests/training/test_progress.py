@@ -137,7 +137,9 @@ def test_a_run_that_begins_anew_begins_its_log_anew(tmp_path: Path) -> None:
 
 
 def endless(directory: Path) -> None:
-    tqdm.set_lock(threading.RLock())  # its own is shared with the parent, who would wait for ever for one that was killed
+    tqdm.set_lock(
+        threading.RLock()
+    )  # its own is shared with the parent, who would wait for ever for one that was killed
     sys.stderr = io.StringIO()
     with Recorder(directory, plan=RunPlan(), tensorboard=False, log_every=1) as recorder:
         for step in range(1, 10**9):
