@@ -13,6 +13,7 @@ playwright_api = pytest.importorskip(
     "playwright.sync_api", reason="playwright is not installed: pip install -e '.[dev]'"
 )
 from axe_playwright_python.sync_playwright import Axe  # noqa: E402
+from classifying import save_classifier  # noqa: E402
 from playwright.sync_api import Browser, ConsoleMessage, Page, ViewportSize, expect  # noqa: E402
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -51,6 +52,14 @@ def make_web_server() -> Iterator[Callable[..., Server]]:
 def web_server(make_web_server: Callable[..., Server]) -> Server:
     """The server that tests share, if they leave it as it was."""
     return make_web_server(max_slots=8)
+
+
+@pytest.fixture(scope="module")
+def star_server(make_web_server: Callable[..., Server], tmp_path_factory: pytest.TempPathFactory) -> Server:
+    """A server whose model is a classifier."""
+    directory = tmp_path_factory.mktemp("models") / "stars"
+    save_classifier(directory)
+    return make_web_server(model=str(directory), max_slots=4)
 
 
 @pytest.fixture(scope="module")

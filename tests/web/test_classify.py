@@ -6,17 +6,9 @@ from typing import Any
 
 import httpx
 import pytest
-from classifying import LABELS, TEXT, add_labels, ask, save_classifier
+from classifying import LABELS, TEXT, add_labels, ask
 from playwright.sync_api import Locator, Page, Route, expect
 from serving import Server
-
-
-@pytest.fixture(scope="module")
-def star_server(make_web_server: Callable[..., Server], tmp_path_factory: pytest.TempPathFactory) -> Server:
-    """A server whose model is a classifier."""
-    directory = tmp_path_factory.mktemp("models") / "stars"
-    save_classifier(directory)
-    return make_web_server(model=str(directory), max_slots=4)
 
 
 @pytest.fixture

@@ -9,20 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from classifying import LABELS, STARS, TEXT, add_labels, ask, save_classifier
+from classifying import LABELS, STARS, TEXT, add_labels, ask
 from playwright.sync_api import Page, Route, expect
 from serving import Server
 
 PHONE = (360, 740)
 TEXTS = [TEXT, "It rained all night.", 'He said "eat".\nThen he ate, and ate.', "", "Ünder the 😀 tree"]
-
-
-@pytest.fixture(scope="module")
-def star_server(make_web_server: Callable[..., Server], tmp_path_factory: pytest.TempPathFactory) -> Server:
-    """A server whose model is a classifier."""
-    directory = tmp_path_factory.mktemp("models") / "stars"
-    save_classifier(directory)
-    return make_web_server(model=str(directory), max_slots=4)
 
 
 @pytest.fixture

@@ -13,14 +13,12 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import click
-
 from model.errors import ConfigError
 from model.files import staged_directory, write_json
 from training.data.held_out import HeldOut, held_out
 from training.data.readers import read_documents
 from training.data.shards import split_of
-from training.data.tables import read_rows
+from training.data.tables import read_rows, write_jsonl
 from training.pretrain_recipe import PretrainSettings
 
 Row = dict[str, Any]
@@ -81,8 +79,8 @@ def write_mixture(data: Path, directory: Path, *, seed: int = 0, recipe: Path | 
         report[name] = {"rows": len(clean), "left out, held-out text": len(given) - len(clean)}
     random.Random(seed).shuffle(rows)
     with staged_directory(directory, overwrite=True) as stage:
-        _write(rows, stage / TRAIN)
-        _write(kept_out, stage / HELD_OUT)
+        write_jsonl(rows, stage / TRAIN)
+        write_jsonl(kept_out, stage / HELD_OUT)
         write_json(stage / REPORT, {"sources": report, "rows": len(rows), "held out": len(kept_out)})
     return directory / TRAIN
 
@@ -195,21 +193,3 @@ def _text(row: Mapping[str, Any]) -> str:
 
 def _rows(path: Path) -> Iterator[Row]:
     return (row.values for row in read_rows([path]))
-
-
-def _write(rows: Iterable[Row], path: Path) -> None:
-    import msgspec
-
-    path.write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
-
-
-@click.command()
-@click.option("--data", type=click.Path(path_type=Path, exists=True, file_okay=False), required=True)
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Directory to write.")
-def main(data: Path, out: Path) -> None:
-    """Put the instruct model's rows together."""
-    write_mixture(data, out)
-
-
-if __name__ == "__main__":
-    main()

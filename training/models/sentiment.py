@@ -8,12 +8,9 @@ import random
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import click
-import msgspec
-
 from model.files import staged_directory, write_json
 from training.data.held_out import HeldOut
-from training.data.tables import read_rows
+from training.data.tables import read_rows, write_jsonl
 
 Labelled = tuple[str, str]  # text and label
 TRAIN, VALIDATION, TEST_SST2, TEST_RT, REPORT = (
@@ -51,7 +48,7 @@ def write_sentiment(data: Path, directory: Path, *, seed: int = 0) -> Path:
     sides = {TRAIN: train, VALIDATION: validation, TEST_SST2: dev, TEST_RT: test_rt}
     with staged_directory(directory, overwrite=True) as stage:
         for name, rows in sides.items():
-            _write(rows, stage / name)
+            write_jsonl(({"text": text, "label": label} for text, label in rows), stage / name)
         write_json(stage / REPORT, {name: _counts(rows) for name, rows in sides.items()})
     return directory
 
@@ -72,20 +69,3 @@ def _table(path: Path, columns: tuple[str, str]) -> list[Labelled]:
 
 def _counts(rows: Sequence[Labelled]) -> dict[str, int]:
     return {"rows": len(rows), **{name: sum(label == name for _, label in rows) for name in LABELS}}
-
-
-def _write(rows: Iterable[Labelled], path: Path) -> None:
-    lines = (msgspec.json.encode({"text": text, "label": label}) + b"\n" for text, label in rows)
-    path.write_bytes(b"".join(lines))
-
-
-@click.command()
-@click.option("--data", type=click.Path(path_type=Path, exists=True, file_okay=False), required=True)
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Directory to write.")
-def main(data: Path, out: Path) -> None:
-    """Put the sentiment classifier's rows together."""
-    write_sentiment(data, out)
-
-
-if __name__ == "__main__":
-    main()

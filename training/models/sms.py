@@ -1,13 +1,13 @@
 """The spam classifier's rows as its recipe splits them, written out: few-shot examples are drawn from those that train, and asked
 about are those that test."""
 
-import json
 from pathlib import Path
 
 from model.errors import ConfigError
 from model.files import staged_directory, write_json
 from training.classify_recipe import ClassifySettings
 from training.data.labelled import read_data
+from training.data.tables import write_jsonl
 
 TRAIN, TEST, REPORT = "train.jsonl", "test.jsonl", "report.json"
 
@@ -24,7 +24,6 @@ def write_sms(data: Path, directory: Path, recipe: Path) -> Path:
     sides = {TRAIN: [*found.train, *found.validation], TEST: found.test}
     with staged_directory(directory, overwrite=True) as stage:
         for name, rows in sides.items():
-            lines = (json.dumps({"text": row.text, "label": row.label}, ensure_ascii=False) + "\n" for row in rows)
-            (stage / name).write_text("".join(lines), "utf-8")
+            write_jsonl(({"text": row.text, "label": row.label} for row in rows), stage / name)
         write_json(stage / REPORT, {name: {"rows": len(rows)} for name, rows in sides.items()})
     return directory
