@@ -198,6 +198,29 @@ def test_without_a_key_it_stops_and_offers_to_enter_one(
     expect(page.get_by_text("Ready", exact=True)).to_be_visible()
 
 
+def test_who_closed_the_dialog_is_not_asked_again_by_a_later_refusal(
+    open_page: Callable[..., Page], make_web_server: Callable[..., Server], troubles: Any
+) -> None:
+    troubles.allow("401")
+    held: list[Route] = []
+    page = open_page("#chat", server=make_web_server(max_slots=2, api_key=KEY))
+    dialog = page.get_by_role("dialog", name="API key")
+    dialog.wait_for()
+    page.route("**/status", lambda route: held.append(route))
+    page.evaluate("location.hash = '#status'")
+    while not held:
+        page.wait_for_timeout(20)
+    page.keyboard.press("Escape")
+    expect(dialog).to_have_count(0)
+    held.pop().continue_()
+    button = page.get_by_role("tabpanel", name="Status").get_by_role("button", name="Enter a key")
+    expect(button).to_be_visible()
+    expect(dialog).to_have_count(0)
+    page.unroute("**/status")
+    button.click()
+    expect(dialog).to_be_visible()
+
+
 def test_a_key_that_is_entered_elsewhere_is_enough(
     open_page: Callable[..., Page], make_web_server: Callable[..., Server], troubles: Any
 ) -> None:

@@ -15,6 +15,13 @@ export function createKeys() {
   const passing = createStore(browserStorage("sessionStorage"));
   const listeners = new Set();
   let asking = null;
+  // The dialog was closed without a key: requests whose refusal comes later, or that nobody asked for, ask no more. What
+  // the person does next may.
+  let declined = false;
+  const act = (event) => {
+    if (!event.repeat) declined = false;
+  };
+  for (const kind of ["click", "keydown"]) addEventListener(kind, act, true);
 
   const current = () => passing.get(NAME) ?? lasting.get(NAME);
 
@@ -32,6 +39,7 @@ export function createKeys() {
       known: current() !== null,
       remember: lasting.get(NAME) !== null,
     });
+    declined = answer === null;
     if (answer !== null) keep(answer.key, answer.remember);
     return answer?.key ?? null;
   }
@@ -39,8 +47,9 @@ export function createKeys() {
   return {
     current,
     subscribe: (listener) => listeners.add(listener),
-    /** Ask for a key; requests that fail at the same time share one dialog. */
+    /** Ask for a key; requests that fail at the same time share one dialog, and one answer. */
     ask(wrong) {
+      if (declined) return Promise.resolve(null);
       asking ??= show("This server needs an API key. Whoever runs the server can give you one.", wrong).finally(() => {
         asking = null;
       });
