@@ -3,6 +3,7 @@
 python -m docs.refresh                 # tables and commands of all pages; the tour trains its model: some minutes
 python -m docs.refresh README.md       # of these pages alone
 python -m docs.refresh --tables        # the tables of docs/http.md alone: a second
+python -m docs.refresh --translations  # blocks of the translated pages, and the mark that their prose is up to date: a second
 """
 
 import argparse
@@ -16,6 +17,7 @@ from docs.tools.fields import Reference
 from docs.tools.openapi import openapi_document
 from docs.tools.running import ROOT, CommandFailed, Session
 from docs.tools.settings import fill_settings
+from docs.tools.translations import TRANSLATIONS, Page, TranslationError, stamped, updated
 
 REFERENCE = "docs/http.md"
 TOUR = "docs/tour.md"
@@ -43,6 +45,18 @@ def fresh_tables(text: str) -> str:
     return fill_settings(Reference(openapi_document()).fill(text))
 
 
+def refresh_translations(stamp: bool) -> None:
+    """Put the originals' blocks and generated sections into the translations. `stamp`: also mark that each says what the
+    original's prose says now, which no program can know. Raises TranslationError."""
+    for name, original in TRANSLATIONS.items():
+        source, text = (Page(page, (ROOT / page).read_text("utf-8")) for page in (original, name))
+        fresh = updated(text, source)
+        if stamp:
+            fresh = stamped(Page(name, fresh), source)
+        (ROOT / name).write_text(fresh, "utf-8")
+        print(f"{name}: its blocks are those of {original}" + (", its prose marked as up to date" if stamp else ""))
+
+
 def serve_bundled(session: Session, folder: Path) -> None:
     """The server of README.md and of the reference: the bundled model, and a folder of adapters with one that classifies,
     which it does not know of yet."""
@@ -61,11 +75,19 @@ def main() -> None:
     options = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     options.add_argument("pages", nargs="*", metavar="PAGE", help=f"of {', '.join(PAGES)}; by default all")
     options.add_argument("--tables", action="store_true", help=f"only the tables of {REFERENCE}")
+    options.add_argument(
+        "--translations",
+        action="store_true",
+        help="only the translations: blocks from the originals, and a mark that you have brought their prose up to date",
+    )
     given = options.parse_args()
     if unknown := set(given.pages) - set(PAGES):
         options.error(
             f"there are no commands to refresh in {', '.join(sorted(unknown))}; the pages are {', '.join(PAGES)}"
         )
+    if given.translations:
+        _refresh_translations_or_exit(stamp=True)
+        return
     refresh_tables(ROOT / REFERENCE)
     for name in () if given.tables else given.pages or PAGES:
         with tempfile.TemporaryDirectory() as scratch:
@@ -78,6 +100,14 @@ def main() -> None:
                     print(f"{name}: {refresh_commands(ROOT / name, session)} commands")
             except CommandFailed as error:
                 sys.exit(f"{name}: {error}")
+    _refresh_translations_or_exit(stamp=False)
+
+
+def _refresh_translations_or_exit(stamp: bool) -> None:
+    try:
+        refresh_translations(stamp)
+    except TranslationError as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":
