@@ -100,7 +100,8 @@ def main() -> None:
                     print(f"{name}: {refresh_commands(ROOT / name, session)} commands")
             except CommandFailed as error:
                 sys.exit(f"{name}: {error}")
-    _refresh_translations_or_exit(stamp=False)
+    if not given.tables:
+        _refresh_translations_or_exit(stamp=False)
 
 
 def _refresh_translations_or_exit(stamp: bool) -> None:

@@ -1,9 +1,11 @@
 """A real server with the bundled model, a real Chromium, and checks that every page has to pass."""
 
+import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -18,6 +20,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, ViewportSize, exp
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 WIDE, PHONE = (1200, 800), (360, 740)
+CONTEXT = 512  # tokens of the plain model
 _SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 TIMEOUT = 30_000  # ms for anything that a test waits for: machines are shared
 
@@ -35,12 +38,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def make_web_server() -> Iterator[Callable[..., Server]]:
-    """Starts servers with the bundled model, unless told another; all are ended with the session."""
+def plain_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundled base alone, without its adapters, and with so short a context that tests can fill it."""
+    bundled = ROOT / "checkpoints" / "homegrown-base"
+    directory = tmp_path_factory.mktemp("plain") / bundled.name
+    directory.mkdir()
+    for path in bundled.iterdir():
+        if path.is_file():
+            (directory / path.name).symlink_to(path)
+    config = json.loads((bundled / "config.json").read_text("utf-8")) | {"max_position_embeddings": CONTEXT}
+    (directory / "config.json").unlink()
+    (directory / "config.json").write_text(json.dumps(config), "utf-8")
+    return directory
+
+
+@pytest.fixture(scope="session")
+def make_web_server(plain_model: Path) -> Iterator[Callable[..., Server]]:
+    """Starts servers with the plain model, unless told another; all are ended with the session."""
     servers: list[Server] = []
 
     def make(**settings: Any) -> Server:
-        servers.append(Server({"model": str(ROOT / "checkpoints" / "homegrown-base"), **settings}))
+        servers.append(Server({"model": str(plain_model), **settings}))
         return servers[-1].wait_ready()
 
     yield make
