@@ -2,6 +2,7 @@
 
 import uuid
 from functools import partial
+from typing import Any
 
 import msgspec
 from fastapi import APIRouter, Request
@@ -60,18 +61,18 @@ def _render(service: Service, model: str, ids: list[int], layers: list[int] | No
     """InspectResponse as JSON."""
     pieces = service.engine.tokenizer.token_bytes
 
-    def spelled(token: int) -> str:
-        return pieces(token).decode("utf-8", "replace")
+    def named(token: int) -> dict[str, Any]:
+        piece = pieces(token)
+        return {"id": token, "text": piece.decode("utf-8", "replace"), "bytes": list(piece)}
 
     lens = [
-        [[{"id": token, "text": spelled(token), "probability": share} for token, share in best] for best in layer]
-        for layer in seen.lens
+        [[{**named(token), "probability": share} for token, share in best] for best in layer] for layer in seen.lens
     ]
     return msgspec.json.encode(
         {
             "id": f"inspect-{uuid.uuid4().hex}",
             "model": model,
-            "tokens": [{"id": token, "text": spelled(token), "bytes": list(pieces(token))} for token in ids],
+            "tokens": [named(token) for token in ids],
             "layers": seen.layers,
             "heads": seen.heads,
             "attention_layers": list(range(seen.layers)) if layers is None else layers,

@@ -76,6 +76,7 @@ class Inspector:
         RequestFault. Whoever stops waiting is forgotten."""
         if self._closed:
             raise EngineUnavailable("shutting_down")
+        self._jobs = deque(entry for entry in self._jobs if not entry[1].done())  # whoever has left takes no place
         if len(self._jobs) >= MAX_WAITING:
             raise QueueFull(f"{MAX_WAITING} other requests to look inside are waiting; try again later.")
         answer: asyncio.Future[Inspected] = asyncio.get_running_loop().create_future()
@@ -124,7 +125,7 @@ class Inspector:
             async with asyncio.timeout(self._idle):
                 await self._asked.wait()
         except TimeoutError:
-            return False
+            return bool(self._jobs)  # one may have come at that very moment
         return True
 
     async def _answer(self, job: InspectJob, answer: "asyncio.Future[Inspected]") -> None:

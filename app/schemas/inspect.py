@@ -40,6 +40,7 @@ class LensToken(BaseModel):
 
     id: int = Field(description="Its id.")
     text: str = Field(description="Its text, U+FFFD for parts of a character.")
+    bytes: list[int] = Field(description="Its bytes, often part of a character only.")
     probability: float = Field(description="Its share, rounded to 6 digits.")
 
 

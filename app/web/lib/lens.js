@@ -5,7 +5,7 @@ import { roving } from "./roving.js";
 import { label, percent, spoken } from "./tokens.js";
 
 /**
- * @typedef {{id: number, text: string, probability: number}} Guess
+ * @typedef {{id: number, text: string, bytes: number[], probability: number}} Guess
  *
  * @returns {{element: HTMLElement, show: (seen: {tokens: {id: number, text: string, bytes: number[]}[], lens: Guess[][][]}) => void}}
  */
@@ -49,11 +49,6 @@ export function createLens() {
   };
 }
 
-/** A guess as the bytes that `label` and `spoken` take. */
-function bytesOf(guess) {
-  return { bytes: [...new TextEncoder().encode(guess.text)] };
-}
-
 function rowName(layer, layers) {
   if (layer === 0) return "Before any layer";
   return layer === layers ? `After layer ${layer}: the answer` : `After layer ${layer}`;
@@ -87,14 +82,14 @@ function table({ tokens, lens }) {
 
 function cell(guess, layer, position, next) {
   const right = next !== undefined && next.id === guess.id;
-  const name = `${spoken(bytesOf(guess))}, ${percent(guess.probability)}${right ? ", right" : ""}`;
+  const name = `${spoken(guess)}, ${percent(guess.probability)}${right ? ", right" : ""}`;
   return h(
     "button",
     {
       class: "lens-cell", type: "button", tabindex: -1, "aria-label": name, dataset: { layer, position },
       style: { "--share": guess.probability },
     },
-    h("span", { class: "mono lens-guess" }, label(bytesOf(guess))),
+    h("span", { class: "mono lens-guess" }, label(guess)),
     h("span", { class: "lens-share" }, right ? "✓ " : "", percent(guess.probability)),
   ); // prettier-ignore
 }
@@ -110,7 +105,7 @@ function details({ tokens, lens }, layer, position) {
         h(
           "li",
           null,
-          h("span", { class: "mono look-name" }, label(bytesOf(guess)), guess.id === next?.id && h("span", { class: "help" }, " ✓ comes next")),
+          h("span", { class: "mono look-name" }, label(guess), guess.id === next?.id && h("span", { class: "help" }, " ✓ comes next")),
           h("span", { class: "look-bar", "aria-hidden": "true" }, h("span", { style: { "--share": guess.probability } })),
           h("span", { class: "look-share" }, percent(guess.probability)),
         ),

@@ -64,6 +64,7 @@ def test_its_shape(client):
             assert all(
                 each["text"] == bytes([each["id"]]).decode("utf-8", "replace") for each in best if each["id"] < 256
             )
+            assert all(each["bytes"] == [each["id"]] for each in best if each["id"] < 256)
 
 
 def test_the_last_of_the_lens_is_what_the_model_says_next(client):

@@ -173,6 +173,8 @@ def test_more_than_may_wait_are_refused(loop, stand_in):
         await settle(lambda: len(looker._jobs) == MAX_WAITING)
         with pytest.raises(QueueFull):
             await looker.inspect(InspectJob([1]))
+        asked.pop().cancel()  # whoever leaves makes room at once
+        asked.append(asyncio.create_task(looker.inspect(InspectJob([1]))))
         assert [answer.layers for answer in await asyncio.gather(*asked)] == [50] + [1] * MAX_WAITING
         await looker.close()
 
@@ -188,6 +190,16 @@ def test_who_leaves_is_forgotten_and_the_next_is_answered(loop, stand_in):
         queued.cancel()
         assert (await stays).layers == 2  # and not the answer that the first did not wait for
         assert len(stand_in) == 1
+        await looker.close()
+
+    loop.run(scenario())
+
+
+def test_a_question_at_the_moment_of_the_end_is_answered(loop, stand_in):
+    async def scenario():
+        looker = inspector(idle=0, limit=20)
+        for number in (1, 2):  # the second comes while the first one's wait for more is running out
+            assert (await looker.inspect(InspectJob([number]))).layers == number
         await looker.close()
 
     loop.run(scenario())
