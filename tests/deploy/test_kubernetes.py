@@ -98,8 +98,15 @@ def test_drain_fits_into_the_grace_period(pod: dict[str, Any], container: dict[s
 def test_probes_ask_open_paths(container: dict[str, Any]) -> None:
     """Kubelets have no API key."""
     paths = {name: container[name]["httpGet"]["path"] for name in ("startupProbe", "livenessProbe", "readinessProbe")}
-    assert paths == {"startupProbe": "/ready", "livenessProbe": "/health", "readinessProbe": "/ready"}
+    assert paths == {"startupProbe": "/ready", "livenessProbe": "/health", "readinessProbe": "/health"}
     assert set(paths.values()) <= OPEN_PATHS
+
+
+def test_an_engine_that_is_restarted_has_as_long_as_at_the_first_start(container: dict[str, Any]) -> None:
+    """/health fails until the model is loaded again: a pod killed before would never come back."""
+    patience = {name: container[name]["periodSeconds"] * container[name]["failureThreshold"]
+                for name in ("startupProbe", "livenessProbe")}  # fmt: skip
+    assert patience["livenessProbe"] >= patience["startupProbe"]
 
 
 def test_settings_exist(pod: dict[str, Any], container: dict[str, Any]) -> None:

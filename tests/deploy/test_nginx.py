@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import shutil
 import socket
 import ssl
@@ -72,6 +73,7 @@ class Upstream:
         self.go_on = threading.Semaphore(0)
         self.connections = 0
         self.requests: list[bytes] = []
+        self.refusals: dict[str, int] = {}  # path -> status
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
@@ -86,8 +88,11 @@ class Upstream:
     def _answer(self, connection: socket.socket) -> None:
         with contextlib.suppress(OSError), connection, connection.makefile("rb") as lines:
             while head := b"".join(iter(lines.readline, b"\r\n")):
-                self.requests.append(head)
-                if head.startswith(b"GET /stream"):
+                length = re.search(rb"content-length: (\d+)", head.lower())
+                self.requests.append(head + lines.read(int(length[1]) if length else 0))
+                if refusal := self.refusals.get(head.split()[1].decode()):
+                    connection.sendall(b"HTTP/1.1 %d No\r\nContent-Length: 0\r\n\r\n" % refusal)
+                elif head.startswith(b"GET /stream"):
                     connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n")
                     connection.sendall(b"Transfer-Encoding: chunked\r\n\r\n")
                     for number in range(3):
@@ -129,6 +134,33 @@ def test_connections_to_the_server_are_kept(
     assert all(b"\r\nconnection: close" not in head for head in heads)
     assert b"x-request-id: mine-4\r\n" in heads[4]
     assert b"x-request-id: " in heads[5]
+
+
+def test_a_server_that_drains_leaves_its_requests_to_the_other(
+    upstream: Upstream, deploy: Path, tmp_path: Path
+) -> None:
+    """It refuses at once, so it is always the least busy one. A full queue is passed on: the others are as full."""
+    other = Upstream()
+    for each in (upstream, other):
+        each.refusals["/busy"] = 429
+    nginx = Nginx(
+        deploy / "nginx/homegrown.conf", tmp_path, upstream.listener.getsockname(), second=other.listener.getsockname()
+    )
+    try:
+        assert httpx.post(f"{nginx.url}/busy", content="x").status_code == 429
+        assert len(upstream.requests) + len(other.requests) == 1
+        upstream.refusals["/generate"] = 503
+        answers = [httpx.post(f"{nginx.url}/generate", content=f"prompt {n}").status_code for n in range(8)]
+        assert answers == [200] * 8
+        assert any(b"/generate" in request for request in upstream.requests)
+        assert [request[-8:] for request in other.requests if b"/generate" in request] == [
+            b"prompt %d" % n for n in range(8)
+        ]
+        other.refusals["/generate"] = 503  # nobody is left: the client hears it
+        assert httpx.post(f"{nginx.url}/generate", content="x").status_code == 503
+    finally:
+        nginx.stop()
+        other.listener.close()
 
 
 def test_stream_is_the_servers_own(client: httpx.Client, behind: Server) -> None:

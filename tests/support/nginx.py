@@ -45,17 +45,32 @@ def _with_tls(text: str, port: int, tls: tuple[Path, Path]) -> str:
     return text
 
 
+def _with_second(text: str, second: tuple[str, int]) -> str:
+    """The site with what it has in comments for a second server."""
+    text, found = re.subn(r"# (least_conn;)", r"\1", text)
+    text, servers = re.subn(r"# server 10\.0\.0\.2:8000;", "server {}:{};".format(*second), text)
+    assert (found, servers) == (1, 1)
+    return text
+
+
 class Nginx:
     """Runs `site` before `upstream`, changed only in where they listen; with `tls` (certificate, key) its commented parts for TLS
-    and limits count too."""
+    and limits count too, with `second` those for another server."""
 
     def __init__(
-        self, site: Path, directory: Path, upstream: tuple[str, int], tls: tuple[Path, Path] | None = None
+        self,
+        site: Path,
+        directory: Path,
+        upstream: tuple[str, int],
+        tls: tuple[Path, Path] | None = None,
+        second: tuple[str, int] | None = None,
     ) -> None:
         self.port, self.tls_port = free_port(), free_port()
         text = site.read_text("utf-8")
         if tls is not None:
             text = _with_tls(text, self.tls_port, tls)
+        if second is not None:
+            text = _with_second(text, second)
         text, servers = re.subn(r"server 127\.0\.0\.1:8000;", "server {}:{};".format(*upstream), text)
         text, listeners = re.subn(r"^    listen 80;$", f"    listen 127.0.0.1:{self.port};", text, flags=re.MULTILINE)
         assert (servers, listeners) == (1, 1)
