@@ -118,6 +118,7 @@ def test_another_answer_stands_beside_the_first(chat: Page) -> None:
     answers(chat).get_by_role("button", name="Older version").click()
     assert answers(chat).locator(".text").inner_text() == first
     expect(answers(chat).get_by_role("button", name="Older version")).to_be_disabled()
+    expect(answers(chat).get_by_role("button", name="Newer version")).to_be_focused()  # the focus is not lost
 
 
 def test_an_edited_message_begins_a_branch_and_the_old_one_stays(chat: Page) -> None:
@@ -139,6 +140,40 @@ def test_an_edited_message_begins_a_branch_and_the_old_one_stays(chat: Page) -> 
     chat.get_by_role("button", name="Edit").first.click()
     chat.keyboard.press("Escape")
     assert said(chat) == ["First question", "Second question"]
+
+
+def test_an_edited_message_that_cant_be_sent_yet_stays_where_it_is(chat: Page) -> None:
+    setting(chat, max_tokens=4)
+    ask(chat, "First question")
+    wait_answered(chat)
+    setting(chat, top_p=3)
+    chat.get_by_role("button", name="Edit").click()
+    chat.get_by_label("Edit message").fill("First question, better")
+    chat.keyboard.press("Enter")
+    expect(chat.get_by_role("alert").filter(has_text="Top p: must be")).to_be_visible()
+    expect(chat.get_by_label("Edit message")).to_have_value("First question, better")
+    setting(chat, top_p=1)
+    slow_answer(chat)  # something else is said meanwhile
+    chat.locator(".message.editing").get_by_role("button", name="Send").click()
+    expect(chat.get_by_role("alert").filter(has_text="Wait for its end or stop it")).to_be_visible()
+    chat.get_by_role("button", name="Stop").click()
+    expect(answers(chat).last).to_contain_text("Stopped.")
+    expect(chat.locator(".message.user")).to_have_count(2)  # no branch without an answer
+    chat.locator(".message.editing").get_by_role("button", name="Send").click()
+    expect(chat.locator(".message.user .text")).to_have_text(["First question, better"])
+
+
+def test_a_second_click_on_send_stops_nothing_and_stop_waits_for_no_server(chat: Page) -> None:
+    slow_answer(chat)
+    chat.get_by_role("button", name="Stop").click()
+    wait_answered(chat)
+    chat.get_by_label("Message", exact=True).fill("Again")
+    chat.get_by_role("button", name="Send", exact=True).dblclick()
+    expect(answers(chat).last.locator(".text")).to_contain_text("upon a time")
+    chat.wait_for_timeout(500)
+    chat.route("**/tokenize", lambda route: None)  # the server hangs
+    chat.get_by_role("button", name="Stop").click()
+    expect(chat.get_by_role("button", name="Send", exact=True)).to_be_visible(timeout=10_000)
 
 
 def test_an_answer_that_was_cut_is_written_on(chat: Page) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from chatting import answers, ask, choose_from_menu, said, sent_bodies, setting, slow_answer, wait_answered
@@ -40,10 +41,18 @@ def test_conversations_are_kept_renamed_and_deleted(chat: Page) -> None:
 
     titles.last.click()
     assert said(chat) == ["The first of them"]
+    chat.locator(".bar summary").click()
+    chat.locator(".menu-items").click(
+        position={"x": 2, "y": 2}
+    )  # Safari, which focuses no buttons, sees every press so
+    expect(chat.locator(".menu-items")).to_be_visible()
+    chat.locator(".bar summary").click()
     choose_from_menu(chat, "Rename")
     chat.keyboard.type("Renamed")
     chat.keyboard.press("Enter")
     expect(titles).to_have_text(["The second of them", "Renamed"])
+    expect(chat.locator(".bar summary")).to_be_focused()
+    expect(chat.locator(".menu-items")).to_be_hidden()
 
     choose_from_menu(chat, "Delete")
     expect(titles).to_have_text(["The second of them"])
@@ -72,6 +81,18 @@ def test_an_answer_goes_on_while_another_conversation_is_read(chat: Page) -> Non
     chat.locator(".conversation").click()
     chat.get_by_role("button", name="Stop").click()
     expect(chat.locator(".conversation-time")).not_to_have_text("writing…")
+
+
+def test_a_reload_comes_back_to_what_was_read_not_to_what_was_answered_beside_it(chat: Page) -> None:
+    setting(chat, max_tokens=4)
+    ask(chat, "The one that is read")
+    wait_answered(chat)
+    chat.get_by_role("button", name="New conversation").click()
+    slow_answer(chat)
+    expect(answers(chat).locator(".text")).to_contain_text("Once")
+    chat.locator(".conversation").filter(has_text="The one that is read").click()
+    chat.reload()  # what is being answered is saved then
+    expect(chat.locator(".message.user .text")).to_have_text(["The one that is read"])
 
 
 def test_export_and_import(chat: Page, open_page: Callable[..., Page], tmp_path: Path) -> None:
@@ -151,6 +172,50 @@ def test_two_windows_write_in_one_conversation(chat: Page) -> None:
     expect(answers(chat).last.get_by_text("2 / 2")).to_be_visible()
 
 
+def test_what_two_windows_say_at_the_same_time_is_all_kept(chat: Page) -> None:
+    setting(chat, max_tokens=4)
+    ask(chat, "One")
+    wait_answered(chat)
+    other = chat.context.new_page()
+    other.goto(chat.url)
+    expect(other.locator(".message.user .text")).to_have_text(["One"])
+    slow_answer(chat)  # the first window is in the middle of an answer
+    expect(other.locator(".message.user .text")).to_have_text(["One", "A long one, please."])
+    slow_answer(other)  # behind it, in the other window
+    expect(other.locator(".message.user .text")).to_have_count(3)
+    expect(answers(other).last.locator(".text")).to_contain_text("upon")
+    other.get_by_role("button", name="Stop").click()
+    wait_answered(other)
+    text = answers(other).last.locator(".text").inner_text()
+    chat.wait_for_timeout(1200)  # the first one saves each second
+    chat.get_by_role("button", name="Stop").click()
+    wait_answered(chat)
+    chat.reload()
+    expect(chat.locator(".message.user .text")).to_have_count(3)
+    assert answers(chat).last.locator(".text").inner_text() == text
+
+
+def test_what_another_window_left_unfinished_is_written_on_as_it_is_now(chat: Page, troubles: Any) -> None:
+    troubles.allow("status of 400")  # where it has become too long to be written on
+    other = chat.context.new_page()
+    other.goto(chat.url)
+    slow_answer(other)
+    chat.locator(".conversation").click()
+    expect(answers(chat)).to_contain_text("Not complete")
+    before = len(answers(chat).locator(".text").inner_text())
+    other.wait_for_timeout(1500)
+    other.close()  # it dies in the midst of it
+    expect(answers(chat)).to_contain_text("Not complete")
+    now = answers(chat).locator(".text").inner_text()
+    assert len(now) > before
+    setting(chat, max_tokens=4)
+    bodies = sent_bodies(chat)
+    chat.get_by_role("button", name="Write on").click()
+    wait_answered(chat)
+    assert len(bodies[0]["messages"][-1]["content"]) >= len(now)
+    expect(answers(chat)).not_to_contain_text("Not complete")
+
+
 def test_a_full_storage_is_told_and_the_conversation_goes_on(chat: Page) -> None:
     setting(chat, max_tokens=4)
     chat.evaluate("""() => {
@@ -164,6 +229,15 @@ def test_a_full_storage_is_told_and_the_conversation_goes_on(chat: Page) -> None
         wait_answered(chat)
     expect(chat.get_by_role("alert").filter(has_text="storage for this page is full")).to_have_count(1)
     assert said(chat) == ["One", "Two"]
+    for exported in (
+        lambda: choose_from_menu(chat, "Export as JSON"),
+        chat.get_by_role("button", name="Export all").click,
+    ):
+        with chat.expect_download() as waiting:
+            exported()
+        text = waiting.value.path().read_text("utf-8")
+        assert '"One"' in text
+        assert '"Two"' in text  # though storage had no room for it
     chat.get_by_role("button", name="Settings", exact=True).click()
     expect(chat.get_by_role("complementary", name="Settings")).to_be_visible()
     chat.evaluate("localStorage.clear()")

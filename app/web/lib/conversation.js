@@ -105,6 +105,23 @@ export function choose(conversation, message) {
 }
 
 /**
+ * Take in what another window has added since: messages that are not here, and those that have gone on there. Objects stay
+ * the same: one of them may be being written.
+ * @param {Conversation} conversation
+ * @param {Conversation} other a later or earlier state of the same
+ * @param {Message} [writing] the answer that is being written here: that it has no end yet is no lack
+ */
+export function takeIn(conversation, other, writing) {
+  for (const [id, theirs] of Object.entries(other.messages)) {
+    const mine = conversation.messages[id];
+    if (!mine) conversation.messages[id] = theirs;
+    else if (theirs.content.length > mine.content.length) Object.assign(mine, theirs);
+    else if (mine !== writing && mine.finish === null && theirs.finish) Object.assign(mine, theirs);
+  }
+  conversation.chosen = { ...other.chosen, ...conversation.chosen };
+}
+
+/**
  * What the list calls it.
  * @param {Conversation} conversation
  */

@@ -1,7 +1,7 @@
 /** The conversations that this browser keeps: each a value of its own, so that two windows don't undo each other's. */
 
-import { conversationProblem, newConversation, newId } from "./conversation.js";
-import { parseExport, StoreError } from "./store.js";
+import { conversationProblem, newConversation, newId, takeIn } from "./conversation.js";
+import { exportJson, parseExport, StoreError } from "./store.js";
 
 const NAMES = "conversation.";
 const CURRENT = "current-conversation";
@@ -58,11 +58,15 @@ export class Conversations {
   }
 
   /**
-   * Keep it. Throws StoreError when there is no room; then it is in the list all the same.
+   * Keep it, with what another window has said in it. Throws StoreError when there is no room; then it is in the list all
+   * the same.
    * @param {Conversation} conversation
-   * @param {{touch?: boolean}} [options] touch: it becomes the last used
+   * @param {{touch?: boolean, writing?: import("./conversation.js").Message}} [options] touch: it becomes the last used;
+   *   writing: the answer that is being written here
    */
-  save(conversation, { touch = true } = {}) {
+  save(conversation, { touch = true, writing = undefined } = {}) {
+    const stored = this.#store.get(NAMES + conversation.id);
+    if (stored !== null && conversationProblem(stored) === null) takeIn(conversation, stored, writing);
     if (touch) conversation.updated = new Date().toISOString();
     this.#loaded.set(conversation.id, conversation);
     this.#tell();
@@ -76,9 +80,10 @@ export class Conversations {
     this.#tell();
   }
 
-  /** One, or all, as a JSON text that `importText` takes. */
+  /** One, or all, as a JSON text that `importText` takes: as they are here, for storage may have had no room for them. */
   exportText(conversation) {
-    return this.#store.exportJson(NAMES + (conversation?.id ?? ""));
+    const all = conversation ? [conversation] : this.list;
+    return exportJson(Object.fromEntries(all.map((one) => [NAMES + one.id, one])));
   }
 
   /** Take in what was exported, beside what is here. Throws StoreError that says what is wrong. Returns the new ones. */

@@ -6,9 +6,9 @@ const SVG = "http://www.w3.org/2000/svg";
  * An element: `h("button", {class: "quiet", onclick: run}, "Run")`.
  *
  * Properties: `class`, `style` (an object; custom properties too), `dataset` (an object), functions under `onclick` and so
- * on, `true` for a bare attribute; null, undefined and false are left out; the rest are attributes. `value`, `checked`,
- * `selected` and `indeterminate` are set as properties. Children: nodes, strings, numbers, nested arrays; null, undefined
- * and false are left out.
+ * on, `true` for a bare attribute; null, undefined and false are left out; the rest are attributes. `value`, `checked` and
+ * `selected` are set as properties. Children: nodes, strings, numbers, nested arrays; null, undefined and false are left
+ * out.
  * @param {string} tag
  * @param {Object<string, any>|null} [props]
  * @param {...any} children
@@ -29,7 +29,7 @@ export function s(tag, props, ...children) {
   return build(document.createElementNS(SVG, tag), props, children);
 }
 
-const AS_PROPERTY = new Set(["value", "checked", "selected", "indeterminate"]);
+const AS_PROPERTY = new Set(["value", "checked", "selected"]);
 
 function build(element, props, children) {
   // A select's value means nothing before its options are there.

@@ -17,9 +17,11 @@ export function createMenu(label, items) {
     run();
   };
   const summary = h("summary", { class: "button quiet" }, label);
+  // Safari gives a pressed button no focus: without a place for it here it would leave, and the menu would be gone before
+  // the click.
   const list = h(
     "div",
-    { class: "menu-items" },
+    { class: "menu-items", tabindex: -1 },
     items.map(({ label: text, run }) => h("button", { class: "button quiet", type: "button", onclick: act(run) }, text)),
   );
   const details = h("details", { class: "menu" }, summary, list);

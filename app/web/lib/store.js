@@ -70,12 +70,6 @@ class Store {
     addEventListener("storage", onStorage);
     return () => removeEventListener("storage", onStorage);
   }
-
-  /** All values whose names begin with `start`, as one JSON text that `parseExport` reads. */
-  exportJson(start = "") {
-    const values = Object.fromEntries(this.names(start).map((name) => [name, this.get(name)]));
-    return JSON.stringify({ format: "homegrown-page", version: 1, saved: new Date().toISOString(), values }, null, 2);
-  }
 }
 
 /**
@@ -98,6 +92,14 @@ function memoryStorage() {
       return values.size;
     },
   };
+}
+
+/**
+ * Values by name as one JSON text that `parseExport` reads.
+ * @param {Object<string, any>} values
+ */
+export function exportJson(values) {
+  return JSON.stringify({ format: "homegrown-page", version: 1, saved: new Date().toISOString(), values }, null, 2);
 }
 
 /**

@@ -5,7 +5,7 @@ import { Conversations } from "../lib/conversations.js";
 import { download, formatNumber, h } from "../lib/dom.js";
 import { createMenu } from "../lib/menu.js";
 import { writeAnswer } from "./chat/answering.js";
-import { Composer } from "./chat/composer.js";
+import { Composer, WAIT } from "./chat/composer.js";
 import { createDrawer } from "./chat/drawer.js";
 import { createSettings } from "./chat/settings.js";
 import { createSidebar } from "./chat/sidebar.js";
@@ -26,9 +26,10 @@ class Chat {
   constructor(element, { api, models, store, toast }) {
     Object.assign(this, { element, api, models, store, toast });
     this.conversations = new Conversations(store);
-    /** What is being answered, by id. @type {Map<string, {conversation: any, control: AbortController}>} */
+    /** What is being answered, by id. @type {Map<string, {conversation: any, message: any, control: AbortController}>} */
     this.running = new Map();
-    this.deleted = new WeakSet();
+    /** Ids of those among them that have been deleted meanwhile. @type {Set<string>} */
+    this.deleted = new Set();
     this.current = this.conversations.last;
     this.status = h("p", { class: "visually-hidden", role: "status" });
     this.build();
@@ -45,7 +46,7 @@ class Chat {
       retry: (message) => this.answer(message.parent),
       goOn: (message) => this.run(message),
       edit: (message, text) => this.say(text, message.parent),
-      choose: (message) => this.choose(message),
+      choose: (message, action) => this.choose(message, action),
       trim: () => this.trimAndRetry(),
       startAnew: () => this.open(newConversation()),
       suggest: (text) => this.composer.set(text),
@@ -57,20 +58,21 @@ class Chat {
       setTrim: (trim) => this.change({ trim }),
       close: () => this.settingsDrawer.close(),
     });
-    this.title = createTitle((title) => this.change({ title }));
+    const rename = (title) => this.change({ title });
+    this.title = createTitle({ rename, leave: () => this.menu.querySelector("summary").focus() });
     this.arrange();
   }
 
   arrange() {
     const listButton = h("button", { class: "button quiet list-button", type: "button" }, "List");
     const settingsButton = h("button", { class: "button quiet", type: "button" }, "Settings");
-    const menu = createMenu("More", [
+    this.menu = createMenu("More", [
       { label: "Rename", run: () => this.title.edit() },
       { label: "Export as Markdown", run: () => this.export("md") },
       { label: "Export as JSON", run: () => this.export("json") },
       { label: "Delete", run: () => this.delete() },
     ]);
-    const bar = h("div", { class: "bar" }, listButton, this.title.element, menu, settingsButton);
+    const bar = h("div", { class: "bar" }, listButton, this.title.element, this.menu, settingsButton);
     const middle = h("div", { class: "middle" }, bar, this.thread.element, this.composer.element, this.status);
     this.element.classList.add("chat");
     this.element.append(this.sidebar.element, middle, this.settings.element);
@@ -117,10 +119,11 @@ class Chat {
 
   /** Keep it; what the browser can't keep is told, and stays on the page. */
   save(conversation, options) {
-    if (this.deleted.has(conversation)) return false; // while its answer was being written
+    if (this.deleted.has(conversation.id)) return false; // while its answer was being written
+    const writing = this.running.get(conversation.id)?.message;
     try {
-      this.conversations.save(conversation, options);
-      this.conversations.remember(conversation);
+      this.conversations.save(conversation, { ...options, writing });
+      if (conversation.id === this.current.id) this.conversations.remember(conversation); // others are answered unseen
       return true;
     } catch (error) {
       this.toast(error.message, "error");
@@ -136,17 +139,20 @@ class Chat {
   }
 
   open(conversation) {
-    this.current = conversation;
-    if (Object.keys(conversation.messages).length) this.conversations.remember(conversation);
+    const { id } = conversation;
+    // The list may hold what another window has replaced since.
+    this.current = this.running.get(id)?.conversation ?? this.conversations.get(id) ?? conversation;
+    if (Object.keys(this.current.messages).length) this.conversations.remember(this.current);
     this.listDrawer.giveWay();
     this.show();
     if (matchMedia("(pointer: fine)").matches) this.composer.focus();
   }
 
-  choose(message) {
+  choose(message, action) {
     choose(this.current, message);
     this.save(this.current, { touch: false });
     this.show();
+    this.thread.focus(message, action);
   }
 
   send(text) {
@@ -156,7 +162,7 @@ class Chat {
   /** Say something behind the message `parent`, and have it answered. False: not said, and the reason is told. */
   say(text, parent) {
     const params = this.params();
-    if (params === null) return false;
+    if (params === null || this.mustWait()) return false;
     const message = addMessage(this.current, parent, "user", text);
     this.thread.toEnd();
     this.answer(message.id, params);
@@ -164,8 +170,15 @@ class Chat {
   }
 
   answer(parent, params = this.params()) {
-    if (params === null) return;
+    if (params === null || this.mustWait()) return;
     this.run(addMessage(this.current, parent, "assistant", ""), params);
+  }
+
+  /** Whether another answer is being written here, which is told: one after the other. */
+  mustWait() {
+    const busy = this.running.has(this.current.id);
+    if (busy) this.composer.say(WAIT);
+    return busy;
   }
 
   /** The sampling parameters; null when one of them is wrong, which is told. */
@@ -183,7 +196,7 @@ class Chat {
     const conversation = this.current;
     if (params === null || this.running.has(conversation.id)) return;
     const control = new AbortController();
-    this.running.set(conversation.id, { conversation, control });
+    this.running.set(conversation.id, { conversation, message, control });
     this.status.textContent = "The model is answering.";
     message.finish = null;
     message.error = null;
@@ -218,7 +231,7 @@ class Chat {
     this.show();
     if (message.error?.param) this.settings.params.showError(message.error.param, message.error.message);
     if (message.error?.code === "model_not_found") this.models.refresh().catch(() => {}); // the next request tells
-    if (this.deleted.has(conversation)) return;
+    if (this.deleted.delete(conversation.id)) return;
     if (conversation.id !== this.current.id) this.toast(`“${titleOf(conversation)}” is answered.`, "info");
     else this.status.textContent = message.error ? "No answer." : `The answer is complete: ${message.content.slice(0, 500)}`;
   }
@@ -256,10 +269,10 @@ class Chat {
     const gone = this.current;
     this.stop();
     if (this.conversations.get(gone.id)) {
-      this.deleted.add(gone);
+      if (this.running.has(gone.id)) this.deleted.add(gone.id);
       this.conversations.remove(gone);
       const undo = () => {
-        this.deleted.delete(gone);
+        this.deleted.delete(gone.id);
         if (this.save(gone, { touch: false })) this.open(gone);
       };
       this.toast(`“${titleOf(gone)}” was deleted.`, "info", { label: "Undo", run: undo });

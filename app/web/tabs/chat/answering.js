@@ -4,6 +4,7 @@ import { ApiError, isAbort } from "../../lib/api.js";
 import { messagesUpTo } from "../../lib/conversation.js";
 
 const CHAT = "v1/chat/completions";
+const COUNT_LIMIT = 3000; // ms
 
 /**
  * Write the answer into `message`, calling `onChange()` after each piece. It never throws: what went wrong is in
@@ -117,13 +118,15 @@ function measure(message, { began, first, last }, count) {
   message.speed = count / ((last - began) / 1000);
 }
 
-/** A stopped stream never told its length. Not worth an error: then there is no count. */
+/** A stopped stream never told its length. Not worth an error, nor a long wait: then there is no count. */
 async function countStopped(api, message) {
   if (message.content === "") return;
+  const signal = AbortSignal.timeout(COUNT_LIMIT);
   try {
-    message.tokens = (await api.post("tokenize", { prompt: message.content, add_special_tokens: false, pieces: false })).count;
+    const body = { prompt: message.content, add_special_tokens: false, pieces: false };
+    message.tokens = (await api.post("tokenize", body, { signal })).count;
   } catch (error) {
-    if (!(error instanceof ApiError)) throw error;
+    if (!(error instanceof ApiError) && !signal.aborted) throw error;
     delete message.tokens;
   }
 }

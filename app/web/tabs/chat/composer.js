@@ -5,7 +5,8 @@ import { h, uniqueId } from "../../lib/dom.js";
 const DRAFT = "draft";
 const TALLEST = 220; // px
 const KEYS = "Enter sends, Shift+Enter makes a new line.";
-const WAIT = "An answer is being written. Wait for its end or stop it.";
+/** Said to whoever would have something answered while an answer is being written. */
+export const WAIT = "An answer is being written. Wait for its end or stop it.";
 
 /** The field, its buttons, and what is said beside them. */
 export class Composer {
@@ -29,7 +30,7 @@ export class Composer {
     const [id, help] = [uniqueId("composer"), uniqueId("composer-help")];
     this.area = h("textarea", { id, class: "input composer-text", rows: 1, placeholder: "Write a message", "aria-describedby": help });
     this.sendButton = h("button", { class: "button primary", type: "submit" }, "Send");
-    this.stopButton = h("button", { class: "button danger", type: "button", hidden: true, onclick: this.#options.stop }, "Stop");
+    this.stopButton = h("button", { class: "button danger", type: "button", hidden: true }, "Stop");
     this.hint = h("span", { id: help }, KEYS);
     this.usage = h("span", { class: "usage" });
     this.mistake = h("p", { class: "error", role: "alert" });
@@ -44,6 +45,9 @@ export class Composer {
   }
 
   #listen() {
+    this.stopButton.addEventListener("click", (event) => {
+      if (event.detail < 2) this.#options.stop(); // it stands where Send was: the second of two clicks was meant for that
+    });
     this.area.addEventListener("input", () => {
       this.#grow();
       this.say("");

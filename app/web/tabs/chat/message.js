@@ -7,8 +7,8 @@ import { renderMarkdown } from "../../lib/markdown.js";
  * @typedef {Object} MessageActions
  * @property {(message: any) => void} retry another answer
  * @property {(message: any) => void} goOn the answer was cut: write on
- * @property {(message: any, text: string) => void} edit say something else in its place
- * @property {(message: any) => void} choose show this version
+ * @property {(message: any, text: string) => boolean} edit say something else in its place; false: it was not taken
+ * @property {(message: any, action: "older"|"newer") => void} choose show this version, which was asked for by this button
  * @property {() => void} trim from now on leave out the oldest messages
  * @property {() => void} startAnew
  */
@@ -25,6 +25,14 @@ export class MessageView {
    */
   constructor(message, actions) {
     [this.message, this.actions] = [message, actions];
+    // What buttons do is done with the message as it is when they are pressed: another window may have replaced it.
+    this.own = {
+      ...actions,
+      retry: () => actions.retry(this.message),
+      goOn: () => actions.goOn(this.message),
+      copy: () => copyText(this.message.content),
+      startEdit: () => this.#startEdit(),
+    };
     this.mine = message.role === "user";
     this.name = h("h3", { class: "speaker" });
     this.text = h("div", { class: "text" });
@@ -54,9 +62,16 @@ export class MessageView {
     if (look === this.#drawn) return;
     this.#drawn = look;
     const focused = this.element.contains(document.activeElement) ? document.activeElement.dataset.action : undefined;
-    replace(this.note, this.mine || waiting ? null : noteOn(message, state, this.actions));
-    replace(this.tools, waiting ? null : buttons(message, state, this.actions, () => this.#startEdit()));
-    if (focused) this.element.querySelector(`[data-action="${focused}"]:not(:disabled)`)?.focus();
+    replace(this.note, this.mine || waiting ? null : noteOn(message, state, this.own));
+    replace(this.tools, waiting ? null : buttons(message, state, this.own));
+    if (focused) this.focus(focused);
+  }
+
+  /** Focus the button of this action, if it can be pressed; of the arrows else the other one. */
+  focus(action) {
+    const find = (name) => this.element.querySelector(`[data-action="${name}"]:not(:disabled)`);
+    const other = { older: "newer", newer: "older" }[action];
+    (find(action) ?? find(other))?.focus();
   }
 
   /** Show what the message has become longer by. */
@@ -81,11 +96,11 @@ export class MessageView {
   }
 
   #endEdit(changed) {
+    if (changed !== null && this.actions.edit(this.message, changed) === false) return; // it can be sent later
     [this.#editing, this.#rendered] = [false, null];
     this.element.classList.remove("editing");
     this.#renderText();
-    if (changed !== null) this.actions.edit(this.message, changed);
-    else this.element.querySelector("[data-action=edit]")?.focus();
+    if (changed === null) this.focus("edit");
   }
 }
 
@@ -124,22 +139,22 @@ function button(action, label, run, more = {}) {
   return h("button", { class: "button small quiet", type: "button", "data-action": action, onclick: run, ...more }, label);
 }
 
-function buttons(message, { versions, busy }, actions, startEdit) {
+function buttons(message, { versions, busy }, actions) {
   const copy = button("copy", "Copy", async () => {
-    copy.textContent = (await copyText(message.content)) ? "Copied" : "Can’t copy";
+    copy.textContent = (await actions.copy()) ? "Copied" : "Can’t copy";
     setTimeout(() => (copy.textContent = "Copy"), 1500);
   });
   const again =
     message.role === "user"
-      ? button("edit", "Edit", startEdit, { disabled: busy })
-      : button("retry", "Try again", () => actions.retry(message), { disabled: busy });
+      ? button("edit", "Edit", actions.startEdit, { disabled: busy })
+      : button("retry", "Try again", actions.retry, { disabled: busy });
   return [versions.length > 1 && switcher(message, versions, actions, busy), message.content && copy, again];
 }
 
 function switcher(message, versions, actions, busy) {
   const at = versions.findIndex((version) => version.id === message.id);
   const arrow = (action, sign, label, to) =>
-    button(action, sign, () => actions.choose(versions[to]), { "aria-label": label, disabled: busy || !versions[to], class: "button small quiet icon" });
+    button(action, sign, () => actions.choose(versions[to], action), { "aria-label": label, disabled: busy || !versions[to], class: "button small quiet icon" });
   return h(
     "span",
     { class: "versions", role: "group", "aria-label": "Versions" },
@@ -165,12 +180,12 @@ function noteOn(message, { last, busy, trim, context }, actions) {
   const line = (text, ...more) => h("div", { class: "note row" }, h("span", null, text), more);
   if (message.finish === "length") {
     const full = context !== null && (message.promptTokens ?? 0) + (message.tokens ?? 0) >= context;
-    if (!full) return line("Cut off at the length that the settings allow.", act("Write on", () => actions.goOn(message)));
+    if (!full) return line("Cut off at the length that the settings allow.", act("Write on", actions.goOn));
     const text = `Cut off: with this the model’s ${formatNumber(context)} tokens are full.`;
     return line(text, !trim && act("Leave out the oldest messages", actions.trim), act("New conversation", actions.startAnew));
   }
-  if (message.finish === "stopped") return line("Stopped.", message.content && act("Write on", () => actions.goOn(message)));
-  if (message.finish === null) return line("Not complete: the page was closed, or another window is still writing it.", message.content && act("Write on", () => actions.goOn(message)));
+  if (message.finish === "stopped") return line("Stopped.", message.content && act("Write on", actions.goOn));
+  if (message.finish === null) return line("Not complete: the page was closed, or another window is still writing it.", message.content && act("Write on", actions.goOn));
   if (message.content.trim() === "") return line("The model ended without a word.");
   return null;
 }

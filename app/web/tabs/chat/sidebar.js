@@ -5,8 +5,7 @@ import { h, replace } from "../../lib/dom.js";
 
 /**
  * @param {{open: (conversation: any) => void, create: () => void, importFile: (file: File) => void, exportAll: () => void}} actions
- * @returns {{element: HTMLElement, show: (list: any[], current: any, isBusy: (id: string) => boolean) => void,
- *   focusCurrent: () => void}}
+ * @returns {{element: HTMLElement, show: (list: any[], current: any, isBusy: (id: string) => boolean) => void}}
  */
 export function createSidebar(actions) {
   const list = h("ul", { class: "conversations" });
@@ -43,7 +42,6 @@ export function createSidebar(actions) {
       replace(list, all.length ? all.map((c) => item(c, c.id === current.id, isBusy(c.id), actions)) : h("li", { class: "help" }, "None yet."));
       if (focused) list.querySelector(`[data-id="${focused}"]`)?.focus();
     },
-    focusCurrent: () => (list.querySelector("[aria-current]") ?? element.querySelector("button")).focus(),
   };
 }
 

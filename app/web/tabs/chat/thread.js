@@ -9,7 +9,8 @@ const NEAR = 48; // px from the end that still count as reading along
 /**
  * @param {import("./message.js").MessageActions & {suggest: (text: string) => void}} actions
  * @returns {{element: HTMLElement, show: (conversation: any, path: any[], state: {busy: boolean, context: number|null}) => void,
- *   grow: (message: any) => void, toEnd: () => void}} `grow`: only this message has become longer
+ *   grow: (message: any) => void, focus: (message: any, action: string) => void, toEnd: () => void}} `grow`: only this
+ *   message has become longer; `focus`: one of its buttons
  */
 export function createThread(actions) {
   const inner = h("div", { class: "thread-inner" });
@@ -58,7 +59,9 @@ export function createThread(actions) {
     follow();
   }
 
-  return { element, show, grow, toEnd };
+  const focus = (message, action) => views.get(message.id)?.focus(action);
+
+  return { element, show, grow, focus, toEnd };
 }
 
 /** Put these in order into `place` without taking out what stays: focus and selections are in there. */

@@ -4,10 +4,11 @@ import { titleOf } from "../../lib/conversation.js";
 import { h, replace } from "../../lib/dom.js";
 
 /**
- * @param {(title: string) => void} rename an empty title: the first words again
+ * @param {{rename: (title: string) => void, leave: () => void}} options `rename`: with an empty title, the first words
+ *   again; `leave`: the field is closed by a key, and the focus has to go somewhere
  * @returns {{element: HTMLElement, show: (conversation: any) => void, edit: () => void}}
  */
-export function createTitle(rename) {
+export function createTitle({ rename, leave }) {
   const element = h("h2", { class: "title grow" });
   let [shown, editing] = [null, false];
 
@@ -30,11 +31,14 @@ export function createTitle(rename) {
     };
     input.addEventListener("keydown", (event) => {
       if (event.isComposing) return;
-      if (event.key === "Enter") stop(true);
-      if (event.key === "Escape") stop(false);
+      if (event.key !== "Enter" && event.key !== "Escape") return;
+      event.preventDefault(); // else Enter would press what gets the focus
+      stop(event.key === "Enter");
+      leave();
     });
     input.addEventListener("blur", () => stop(true));
     replace(element, input);
+    input.focus(); // not every browser does so with what is selected
     input.select();
   }
 
