@@ -2,7 +2,7 @@
 # make test:  set everything up and run the checks and the fast tests
 # make models: pretrain, tune and measure the bundled models anew, put them into checkpoints/ and write docs/models.md. Many hours;
 #              stopped at any moment, it goes on where it was. DATA: the texts; WORK: where the runs lie; STRONGER: a directory of
-#              other open weights to measure beside them. ARGS=--dry-run prints every command, ARGS="--only STEP" does one.
+#              other open weights to measure beside them; UNSEEN: a text of authors that none of them read. ARGS=--dry-run prints every command, ARGS="--only STEP" does one.
 # Everything goes into .venv; needs Python 3.11+ and, for the set-up alone, a network.
 
 PYTHON ?= python3
@@ -46,7 +46,8 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 
 models: $(VENV)/.installed-dev
-	$(BIN)/python -m training.models --data "$(DATA)" --work "$(WORK)" $(if $(STRONGER),--stronger "$(STRONGER)") $(ARGS)
+	$(BIN)/python -m training.models --data "$(DATA)" --work "$(WORK)" $(if $(STRONGER),--stronger "$(STRONGER)") \
+		$(if $(UNSEEN),--unseen "$(UNSEEN)") $(ARGS)
 
 $(VENV)/.torch:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Homegrown needs Python 3.11 or newer: make PYTHON=python3.12 ...")'

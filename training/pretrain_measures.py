@@ -1,7 +1,6 @@
 """What a pretraining run measures: its held-out text; general text besides, before and after, where it goes on from a model; and
 the n-gram models that stand beside it."""
 
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -14,6 +13,7 @@ from model.errors import HomegrownError
 from model.files import file_sha256, read_json, write_json
 from model.gpt import GPT
 from model.hub import resolve_model
+from model.processors import available_cpus
 from model.tokenizer import Tokenizer
 from training.card import Change
 from training.data.account import utf8_length
@@ -21,15 +21,13 @@ from training.data.readers import corpus_files, read_documents
 from training.data.shards import Manifest, describe, open_split
 from training.devices import memory_free
 from training.evaluate.corpus import tokenize_stream
-from training.evaluate.ngram import baselines
+from training.evaluate.ngram import BYTES_PER_TOKEN, baselines
 from training.evaluate.perplexity import Score, score_documents, score_windows
 from training.evaluate.scoring import Scorer
 from training.pretrain_recipe import PretrainSettings
 
 HELD_OUT = "the new text, held out"
 _NGRAM_TOKENS = 50_000_000
-# Of memory a token, to make n-gram models of up to five tokens: measured, 130 for text-like tokens, 210 for random ones.
-_NGRAM_BYTES = 220
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ class Measures:
             found = {HELD_OUT: (self.score(model, open_split(self.shards, "validation")), self._held_out_bytes)}
             for label, path in labelled(self.settings.data.general).items():
                 documents = list(read_documents(corpus_files([path]), field=self.settings.data.field))
-                tokens = tokenize_stream(documents, self.tokenizer, threads=os.cpu_count() or 1)
+                tokens = tokenize_stream(documents, self.tokenizer, threads=available_cpus())
                 found[label] = self.score(model, tokens), sum(utf8_length(text) for text in documents)
             return found
         finally:
@@ -92,7 +90,7 @@ class Measures:
         tokens of the training split alone, or why there are none. Whatever fails, a finished run is not to be lost for them."""
         try:
             train = open_split(self.shards, "train")
-            n = min(len(train), _NGRAM_TOKENS, max(1, memory_free("cpu") // 2 // _NGRAM_BYTES))
+            n = min(len(train), _NGRAM_TOKENS, max(1, memory_free("cpu") // 2 // BYTES_PER_TOKEN))
             validation = open_split(self.shards, "validation")
             rows = baselines(train[:n], validation, self.manifest.vocab_size, self._held_out_bytes)
         except Exception as error:

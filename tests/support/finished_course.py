@@ -18,7 +18,6 @@ from training.pretrain_recipe import PretrainSettings
 from training.state import Counters
 
 DOCUMENTS = [f"Text {i} tells of a boat, a cat and the green sea." for i in range(40)]
-ENVIRONMENT = {"command": "homegrown evaluate /home/me/x", "PyTorch": "2.13.0", "device": "2 cores"}
 
 
 def share(name: str, right: int, n: int = 100) -> Figure:
@@ -39,7 +38,6 @@ def labelled(task: str, data: str, right: int) -> Result:
     details = {
         "labels": ["ham", "spam"],
         "confusion": [[40, 10], [5, 45]],
-        "classes": [],
         "reliability": [{"low": 0.0}],
     }
     result = Result(task, data, 100, 100, "rows", [share("accuracy", right), share("macro F1", right)], details=details)
@@ -49,18 +47,27 @@ def labelled(task: str, data: str, right: int) -> Result:
     return result
 
 
-def texts(bits: float) -> list[Result]:
-    result = Result(
-        "text",
-        "/home/me/wiki.txt",
-        1,
-        1,
-        "documents",
-        [Figure("bits per byte", bits, ""), Figure("word perplexity", 90.0, "")],
-    )
-    result.baselines.append(Baseline("5-gram", {"bits per byte": 2.5, "word perplexity": 900.0}, ""))
+def text(bits: float, data: str) -> Result:
+    """Of one text; the 5-gram is 0.6 bits worse."""
+    figures = [
+        Figure("bits per byte", bits, f"of {data[-22:]}"),
+        Figure("word perplexity", 90.0, ""),
+        Figure("loss", 3.0, ""),
+    ]
+    result = Result("text", data, 1, 1, "documents", figures, notes=["n-gram models are left out"])
+    gram = {"bits per byte": bits + 0.6, "word perplexity": 900.0, "loss": 5.0}
+    result.baselines.append(Baseline("5-gram", gram, ""))
+    return result
+
+
+def texts(bits: float, work: Path) -> list[Result]:
+    """WikiText, the validation split, somewhat easier, and LAMBADA."""
     lambada = [share("last-word accuracy", 12), Figure("last-word perplexity", 1e5, "")]
-    return [result, Result("lambada", "/home/me/l.jsonl", 100, 100, "passages", lambada)]
+    return [
+        text(bits, "/home/me/wikitext2_valid.txt.gz"),
+        text(bits - 0.25, str(work / "validation" / "documents.jsonl")),
+        Result("lambada", "/home/me/l.jsonl", 100, 100, "passages", lambada),
+    ]
 
 
 def hellaswag(right: int) -> list[Result]:
@@ -75,8 +82,8 @@ def put(path: Path, content: Any) -> None:
 
 
 def measured(work: Path, name: str, results: list[Result], **model: Any) -> None:
-    about = {"name": "/home/me/m", "parameters": 13_800_000, "arithmetic": "float32"} | model
-    content = {"model": about, "environment": ENVIRONMENT, "results": [result.to_json() for result in results]}
+    about = {"name": "/home/me/m", "parameters": 13_800_000, "context": 1024, "arithmetic": "float32"} | model
+    content = {"model": about, "results": [result.to_json() for result in results]}
     put(work / "measures" / f"{name}.json", content)
 
 
@@ -92,7 +99,10 @@ def pretrained(run: Path, tokenizer: Path, loss: float) -> None:
         environment={"command": f"homegrown pretrain {tokenizer}"},
     )  # fmt: skip
     put(run / "model" / "README.md", model_card(result))
-    lines = [{"step": i, "tokens_seen": 100 * i, "loss": 9.0 - i / 200, "seconds": 60.0 * i} for i in range(1, 1001)]
+    lines = [
+        {"step": i, "tokens_seen": 100 * i, "loss": 9.0 - i / 200, "tokens_per_second": 5000 + i % 2}
+        for i in range(1, 1001)
+    ]
     lines.append({"step": 1000, "tokens_seen": 100_000, "validation_loss": loss, "seconds": 60_000.0})
     put(run / "log.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
     put(run / "report.html", "<html></html>")
@@ -100,7 +110,8 @@ def pretrained(run: Path, tokenizer: Path, loss: float) -> None:
 
 def stronger_too(work: Path) -> None:
     """The stronger model's measures: better at answers, worse at the labels."""
-    measured(work, "stronger-text", texts(1.2), parameters=134_515_008, arithmetic="bfloat16 products, float32 sums")
+    about = {"parameters": 134_515_008, "context": 8192, "arithmetic": "bfloat16 products, float32 sums"}
+    measured(work, "stronger-text", texts(1.2, work), **about)
     measured(work, "stronger-hellaswag", hellaswag(40))
     for kind in ("fairytale", "held-out"):
         measured(work, f"stronger-{kind}", [answers(80)])
@@ -130,12 +141,10 @@ def finished_course(tmp_path: Path, model: Path) -> Places:
     for name, right in (("sms-spam", 99), ("sentiment", 80)):
         results = [labelled("classify", side, right).to_json() for side in ("test", "validation")]
         put(work / name / "evaluation.json", {"notes": [], "results": results})
-    for name, seed, loss in (("short-a", 0, 6.0), ("short-b", 0, 6.0), ("short-c", 1, 6.1)):
-        pretrained(work / name, tmp_path / "tokenizer.json", loss)
-        put(
-            work / "records" / f"{name}.json",
-            {"command": f"homegrown pretrain x --seed {seed} --out runs/models/{name}"},
-        )
+    for name, bits in (("short-a", 2.0), ("short-a-again", 2.0), ("short-b", 2.1), ("short-c", 2.05)):
+        measured(work, f"{name}-text", [text(bits, "/home/me/wikitext2_valid.txt.gz")])
+    kept_back = {"documents": 18, "bytes": 1_000_000, "documents that shared a passage": 8, "bytes taken out": 2664}
+    put(work / "validation" / "report.json", kept_back)
     put(
         work / "instruct-data" / "report.json",
         {"sources": {"tales": {"rows": 5, "left out": 1}}, "rows": 5, "held out": 1},
@@ -143,9 +152,10 @@ def finished_course(tmp_path: Path, model: Path) -> Places:
     put(work / "sms-data" / "report.json", {"test.jsonl": {"rows": 990}})
     put(work / "sentiment-data" / "report.json", {"train.jsonl": {"rows": 60_000}, "validation.jsonl": {"rows": 900}})
     put(work / "samples" / "0-0.json", {"command": "homegrown generate 'Once'", "text": "Once upon\n# a time"})
-    measured(work, "base-text", texts(1.9))
+    measured(work, "base-text", texts(1.9, work))
     measured(work, "base-hellaswag", hellaswag(26))
     measured(work, "sentiment-rt", [labelled("classify", "test_rt.jsonl", 78)])
+    measured(work, "sms-spam-apart", [labelled("classify", "test_apart.jsonl", 97)])
     for name, right in (("base", 15), ("instruct", 45)):
         for kind in ("fairytale", "held-out"):
             measured(work, f"{name}-{kind}", [answers(right)])

@@ -1,8 +1,7 @@
 """A pretraining run's data: the tokenizer and the shards, made once, kept beside the run."""
 
-import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from tqdm import tqdm
 from model.errors import ConfigError
 from model.files import file_sha256
 from model.hub import resolve_model
+from model.processors import available_cpus
 from model.tokenizer import Tokenizer
 from training.data.account import Account
 from training.data.bpe import train_bpe
@@ -46,7 +46,7 @@ def prepare_data(settings: PretrainSettings, directory: Path) -> Manifest:
         corpus=files,
         validation_fraction=data.validation_fraction,
         seed=settings.run.seed,
-        threads=os.cpu_count() or 1,
+        threads=available_cpus(),
         account=account,
         asked=_asked(settings),
     )
@@ -68,7 +68,7 @@ def _checked(settings: PretrainSettings, directory: Path, files: Sequence[Corpus
         "validation_fraction": data.validation_fraction,
         "run.seed": settings.run.seed,
         "the tokenizer": file_sha256(directory / TOKENIZER) if (directory / TOKENIZER).is_file() else None,
-        "data.filters": data.filters.model_dump(mode="json"),
+        "data.filters": _without_places(data.filters.model_dump(mode="json")),
         **_asked(settings),
     }
     then = {
@@ -76,7 +76,7 @@ def _checked(settings: PretrainSettings, directory: Path, files: Sequence[Corpus
         "validation_fraction": manifest.validation_fraction,
         "run.seed": manifest.seed,
         "the tokenizer": manifest.tokenizer_sha256,
-        "data.filters": manifest.account["settings"],
+        "data.filters": _without_places(manifest.account["settings"]),
         **manifest.asked,
     }
     if changed := [name for name in now if name not in then or now[name] != then[name]]:
@@ -85,6 +85,11 @@ def _checked(settings: PretrainSettings, directory: Path, files: Sequence[Corpus
             "directory"
         )
     return manifest
+
+
+def _without_places(filters: Mapping[str, Any]) -> dict[str, Any]:
+    """The filters but for where held-out files lie: those are known by their hashes, and may have been moved."""
+    return {name: value for name, value in filters.items() if name != "held_out"}
 
 
 def _asked(settings: PretrainSettings) -> dict[str, Any]:

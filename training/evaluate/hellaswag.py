@@ -21,6 +21,9 @@ from training.evaluate.subject import Options, Subject, drawn
 ACCURACY, BY_CHARACTERS, BY_TOKENS = "accuracy", "accuracy by characters", "accuracy by tokens"
 
 
+_IN_ONE_PIECE = "the file has each context in one piece, whose last sentence is left as it begins there; lm-eval begins it with a capital"
+
+
 @dataclass(frozen=True)
 class Item:
     """A context, its endings, and which of them is right."""
@@ -28,6 +31,7 @@ class Item:
     context: str
     endings: tuple[str, ...]
     label: int
+    parted: bool  # the file has the context's two sentences apart
 
 
 def evaluate_hellaswag(subject: Subject, path: Path | str, options: Options) -> Result:
@@ -61,6 +65,8 @@ def evaluate_hellaswag(subject: Subject, path: Path | str, options: Options) -> 
         result.baselines.append(_ngrams(options.ngrams, chosen, requests))
     else:
         result.notes.append(LEFT_OUT)
+    if not all(item.parted for item in chosen):
+        result.notes.append(_IN_ONE_PIECE)
     return result
 
 
@@ -85,7 +91,7 @@ def _item(row: Row) -> Item:
         context = f"{required(row, 'activity_label')}: {context}" if "activity_label" in row.values else context
     else:
         context = required(row, "ctx")
-    return Item(_clean(context), tuple(_clean(ending) for ending in endings), int(label))
+    return Item(_clean(context), tuple(_clean(ending) for ending in endings), int(label), "ctx_b" in row.values)
 
 
 def _clean(text: str) -> str:

@@ -9,9 +9,10 @@ import numpy as np
 from model.tokenizer import Tokenizer
 from training.data.readers import corpus_files, read_documents
 from training.data.shards import MANIFEST, open_split, read_manifest
+from training.devices import memory_free
 from training.errors import DataError
 from training.evaluate.corpus import tokenize_stream
-from training.evaluate.ngram import KneserNey, NgramCounts
+from training.evaluate.ngram import BYTES_PER_TOKEN, KneserNey, NgramCounts
 from training.evaluate.results import Baseline, Figure
 
 ORDER = 5
@@ -49,7 +50,14 @@ class Ngrams:
 
     @cached_property
     def _counts(self) -> NgramCounts:
-        return NgramCounts(self._tokens(), ORDER, self._tokenizer.vocab_size)
+        tokens = self._tokens()
+        need, free = len(tokens) * BYTES_PER_TOKEN, memory_free("cpu")
+        if need > free:  # before hours of work are killed with the process
+            raise DataError(
+                f"{self.path}: n-gram models of its {len(tokens):,} tokens may need {need / 1e9:.1f} GB of memory, and "
+                f"{free / 1e9:.1f} GB are free; end other programs, or name a part of the text"
+            )
+        return NgramCounts(tokens, ORDER, self._tokenizer.vocab_size)
 
     def _tokens(self) -> np.ndarray:
         if (self.path / MANIFEST).is_file():

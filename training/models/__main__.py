@@ -11,7 +11,8 @@ import click
 
 from model.errors import ConfigError, HomegrownError
 from training.models.page import rebuild
-from training.models.places import ROOT, Places, shown
+from training.models.places import ROOT, STRONGER_NAME, Places, shown
+from training.models.planned import check_planned
 from training.models.steps import Step, named
 
 
@@ -33,7 +34,10 @@ from training.models.steps import Step, named
 @click.option(
     "--stronger", type=click.Path(path_type=Path), help="A directory of other open weights, to be measured beside ours."
 )
-@click.option("--stronger-name", default="SmolLM2-135M-Instruct", show_default=True, help="What tables call them.")
+@click.option("--stronger-name", default=STRONGER_NAME, show_default=True, help="What tables call them.")
+@click.option(
+    "--unseen", type=click.Path(path_type=Path), help="A text of authors of whom nothing was learned, to measure on."
+)
 @click.option("--only", metavar="STEP", help="Do this step alone.")
 @click.option("--from", "start", metavar="STEP", help="Begin with this step.")
 @click.option("--dry-run", is_flag=True, help="Print every step's state and commands, and stop.")
@@ -62,6 +66,8 @@ def models(only: str | None, start: str | None, dry_run: bool, rebuild_page: boo
         raise ConfigError(f"{ROOT}: no checkout of the repository, which the models are made in and for; clone it")
     if not places.data.is_dir():
         raise ConfigError(f"{places.data}: no such directory; name that of the texts with --data")
+    if places.unseen is not None and not places.unseen.is_file():
+        raise ConfigError(f"{places.unseen}: no such file; --unseen names a text")
     if places.stronger is not None and not (places.stronger / "config.json").is_file():
         raise ConfigError(f"{places.stronger}: holds no config.json; --stronger names a model directory")
     steps = named(places, only, start)
@@ -70,6 +76,7 @@ def models(only: str | None, start: str | None, dry_run: bool, rebuild_page: boo
             click.echo(f"{step.name}: {step.about}")
             click.echo("\n".join(f"  {line}" for line in _lines(step, places)))
         return
+    check_planned(places)
     with _alone(places.work):
         for step in steps:
             do(step, places)

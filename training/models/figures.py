@@ -1,11 +1,11 @@
 """What the runs and measures say, as one JSON object (docs/models/figures.json): all that the page and the cards are made from.
 
 Its parts: `base` (size, training, validation split), `curve` (lines of the run's log), `measures` (by name, what `homegrown
-evaluate` wrote), `classifiers` and `instruct` (their runs' own), `samples`, `short` (runs of the recipe cut short), `rows`,
-`commands` and `sizes`. Nothing in it is a path of the machine that it was made on.
+evaluate` wrote), `classifiers` and `instruct` (their runs' own), `samples`, `short` (runs of the recipe cut short: name, seed and
+command), `rows`, `commands` and `sizes`. Nothing in it is a path of the machine that it was made on.
 """
 
-import re
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,26 +21,22 @@ from training.progress import LOG, read_log
 
 Figures = dict[str, Any]
 _POINTS = 300  # of the loss curve
-_DETAILS = (
-    "labels",
-    "classes",
-    "confusion",
-    "examples",
-    "prompt",
-)  # of a result's; the rest is for pictures not drawn here
-_ROW = re.compile(r"^\| \**(?P<name>[^|*]+?)\** \| \**(?P<loss>[\d.]+)\** \| \**(?P<bits>[\d.]+)\** \|$", re.M)
+_DETAILS = ("labels", "confusion", "examples", "prompt")  # of a result's; the rest is for pictures not drawn here
 
 
-def collect(places: Places) -> Figures:
-    """All figures but the sizes. DataError or ConfigError names what isn't there, and the step that makes it."""
+def collect(places: Places, commands: Mapping[str, str]) -> Figures:
+    """All figures but the sizes. `commands`: of the course's tasks, by name: measures that no task takes now, as of an earlier
+    course, don't count. DataError or ConfigError names what isn't there, and the step that makes it."""
     work = places.path("$WORK")
     log = _log(work / BASE)
-    measures = {path.stem: _measured(path) for path in sorted((work / "measures").glob("*.json"))}
+    found = sorted(path for path in (work / "measures").glob("*.json") if path.stem in commands)
+    measures = {path.stem: _measured(path) for path in found}
     if "base-text" not in measures:
         raise DataError(f"{work / 'measures'}: the base was not measured; do so with --only measure")
-    measured = read_json(work / "measures" / "base-text.json", DataError)
-    where = {name: value for name, value in measured["environment"].items() if name != "command"}
-    about = {"parameters": measured["model"]["parameters"], "environment": where}
+    about = {
+        "parameters": measures["base-text"]["model"]["parameters"],
+        "validation": _json(work / "validation" / "report.json", "measure"),
+    }
     found = {
         "base": about | _base(work / BASE, log),
         "curve": thinned(log),
@@ -49,7 +45,12 @@ def collect(places: Places) -> Figures:
         "classifiers": {name: _results(work / name / "evaluation.json") for name in ADAPTERS if name != "instruct"},
         "instruct": {"rows": _json(work / "instruct-data" / "report.json", "instruct-data")},
         "samples": [_json(path, "measure") for path in sorted((work / "samples").glob("*.json"))],
-        "short": [_short(path, work) for path in sorted(work.glob("short-*"))],
+        "short": [
+            {"name": name, "command": line, "seed": int(line.partition("--seed ")[2].split(" ")[0])}
+            for name, line in commands.items()
+            if name.startswith("short-") and f"{name}-text" in measures
+        ],
+        "commands": dict(commands),
         "rows": {name: _json(work / f"{name}-data" / "report.json", f"{name}-data") for name in ("sms", "sentiment")},
     }
     return places.scrubbed(found)
@@ -58,10 +59,9 @@ def collect(places: Places) -> Figures:
 def _base(run: Path, log: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     config = read_config(run / "model")
     manifest = read_manifest(run / "data" / "shards")
-    last = next((row for row in reversed(log) if "seconds" in row), None)
+    last = next((row for row in reversed(log) if "tokens_per_second" in row), None)
     if last is None:
-        raise DataError(f"{run / LOG}: names no time; is it the log of a finished run?")
-    dropped = {reason: count["documents"] for reason, count in manifest.account.get("dropped", {}).items()}
+        raise DataError(f"{run / LOG}: names no speed; is it the log of a finished run?")
     return {
         "layers": config.n_layer,
         "width": config.d_model,
@@ -70,35 +70,16 @@ def _base(run: Path, log: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "vocabulary": manifest.vocab_size,
         "updates": last["step"],
         "tokens": last["tokens_seen"],
-        "minutes": round(last["seconds"] / 60),
+        "tokens_per_second": round(
+            statistics.median(row["tokens_per_second"] for row in log if "tokens_per_second" in row)
+        ),
         "passes": round(last["tokens_seen"] / manifest.splits["train"].tokens, 2),
         "splits": {
             name: {"documents": split.documents, "tokens": split.tokens, "bytes": split.bytes}
             for name, split in manifest.splits.items()
         },
-        "dropped": dropped,
         "cut": manifest.account.get("cut", {}),
-        "validation": card_measures(run / "model" / "README.md"),
     }
-
-
-def card_measures(card: Path) -> list[dict[str, Any]]:
-    """The rows of a pretraining card's table of its validation split, the model's first: name, loss (nats a token), bits a byte.
-    DataError when it has none."""
-    try:
-        text = card.read_text("utf-8")
-    except OSError as error:
-        step = "base" if card.parents[1].name == BASE else "base-short"
-        raise DataError(f"{card}: can't be read ({error.strerror}); the step {step} makes it") from None
-    rows = [
-        {"name": found["name"].split(",")[0], "loss": float(found["loss"]), "bits_per_byte": float(found["bits"])}
-        for found in _ROW.finditer(text)
-    ]
-    if not rows or rows[0]["name"] != "this model":
-        raise DataError(
-            f"{card}: holds no table of measures on the validation split; it is to be a pretraining run's card"
-        )
-    return rows
 
 
 def thinned(log: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -118,7 +99,8 @@ def _rounded(value: float) -> float:
 def _measured(path: Path) -> dict[str, Any]:
     """An evaluation's model and results, without what isn't shown."""
     content = read_json(path, DataError)
-    return {"model": content["model"], "results": [_trimmed(result) for result in content["results"]]}
+    model = {name: content["model"][name] for name in ("parameters", "context", "arithmetic")}
+    return {"model": model, "results": [_trimmed(result) for result in content["results"]]}
 
 
 def _results(path: Path) -> list[dict[str, Any]]:
@@ -128,15 +110,6 @@ def _results(path: Path) -> list[dict[str, Any]]:
 def _trimmed(result: Mapping[str, Any]) -> dict[str, Any]:
     details = {name: value for name, value in result["details"].items() if name in _DETAILS}
     return {name: value for name, value in result.items() if name not in ("seconds", "limited")} | {"details": details}
-
-
-def _short(run: Path, work: Path) -> dict[str, Any]:
-    validations = [row["validation_loss"] for row in _log(run) if isinstance(row.get("validation_loss"), float)]
-    if not validations:
-        raise DataError(f"{run / LOG}: holds no validation; go on with --only base-short")
-    command = _json(work / "records" / f"{run.name}.json", "base-short").get("command", "")
-    card = card_measures(run / "model" / "README.md")[0]
-    return {"name": run.name, "command": command, "last_validation_loss": validations[-1], **card}
 
 
 def _log(run: Path) -> list[dict[str, Any]]:
@@ -174,10 +147,10 @@ def _endless(figure: Mapping[str, Any]) -> dict[str, float]:
     return {"value": float("inf")} if figure["value"] is None else {}
 
 
-def measure(figures: Mapping[str, Any], name: str, task: str) -> Result | None:
-    """The result of one task in the measure `name`; None when it wasn't taken."""
+def measure(figures: Mapping[str, Any], name: str, task: str, data: str = "") -> Result | None:
+    """The result of one task in the measure `name`, on the data whose place has `data` in it; None when it wasn't taken."""
     found: Iterable[Mapping[str, Any]] = figures["measures"].get(name, {"results": []})["results"]
-    return next((result_of(result) for result in found if result["task"] == task), None)
+    return next((result_of(result) for result in found if result["task"] == task and data in result["data"]), None)
 
 
 def sizes(checkpoint: Path) -> dict[str, int]:

@@ -67,7 +67,7 @@ def _answers(figures: Figures) -> list[str]:
 
 
 def _unasked(figures: Figures) -> list[str]:
-    """Labels that nobody trained for: where a model is no better than the commonest label."""
+    """Labels that a request names: where a model is no better than the commonest of them."""
     poor = []
     for kind, title in FEW.items():
         for key in ("base", "instruct"):
@@ -79,7 +79,7 @@ def _unasked(figures: Figures) -> list[str]:
     if not poor:
         return []
     return [
-        f"Labels that they weren't trained for: not surely better than always the commonest one in {'; '.join(poor)}."
+        f"Labels that a request names: not surely better than always the commonest one in {'; '.join(poor)}."
     ]
 
 
@@ -91,17 +91,27 @@ def _stronger(figures: Figures) -> list[str]:
     """What the stronger model is better and worse at, all measures that both have."""
     if not (name := figures["stronger"]):
         return []
-    ahead, behind = [], []
+    ahead, behind, level = [], [], []
     for title, ours, theirs, figure, less in _pairs(figures):
         if ours is not None and theirs is not None:
-            gain = theirs.figure(figure).value - ours.figure(figure).value
-            if gain:  # the same is neither
-                (ahead if (gain < 0) == less else behind).append(title)
+            mine, other = ours.figure(figure), theirs.figure(figure)
+            if _overlap(mine, other):
+                level.append(title)
+            else:
+                (ahead if (other.value < mine.value) == less else behind).append(title)
     sentences = [
         f"{name} is ahead in {', '.join(ahead)}." if ahead else "",
         f"It is behind in {', '.join(behind)}." if behind else "",
+        f"Not told apart, since their intervals overlap: {', '.join(level)}." if level else "",
     ]
-    return [" ".join(sentence for sentence in sentences if sentence)] if ahead or behind else []
+    return [" ".join(sentence for sentence in sentences if sentence)] if ahead or behind or level else []
+
+
+def _overlap(a: Figure, b: Figure) -> bool:
+    """Whether two figures aren't told apart by their 95 % intervals; without intervals only the same is the same."""
+    if a.low is None or a.high is None or b.low is None or b.high is None:
+        return a.value == b.value
+    return a.low <= b.high and b.low <= a.high
 
 
 def _pairs(figures: Figures) -> list[tuple[str, Result | None, Result | None, str, bool]]:

@@ -53,6 +53,8 @@ _ASK_ON = ("Continue the story.", "What happens next?", "Go on with this story."
 def write_mixture(data: Path, directory: Path, *, seed: int = 0, recipe: Path | None = None) -> Path:
     """Write `directory` with the rows to train on (train.jsonl), a tenth of the short instructions, held out (held_out.jsonl), and
     what was taken from where (report.json); return the first. A directory that is there is replaced, when all is written.
+    A row's `group` is the text that it is about, or what it asks: rows of one group are not to be parted when rows to validate with
+    are taken out.
 
     `data`: the folder with pretrain/, instruct/, eval/ and classify/; `recipe`: the base's, whose held-out files and validation
     split are kept out. DataError or ConfigError names what can't be read.
@@ -75,7 +77,7 @@ def write_mixture(data: Path, directory: Path, *, seed: int = 0, recipe: Path | 
     for name, source in sources.items():
         given = list(source)
         clean = [row for row in given if not known.passages(text := _text(row)) and not known_rows.passages(text)]
-        rows += [{**row, "source": name} for row in clean]
+        rows += [{**row, "source": name, "group": row.get("group", row.get("instruction"))} for row in clean]
         report[name] = {"rows": len(clean), "left out, held-out text": len(given) - len(clean)}
     random.Random(seed).shuffle(rows)
     with staged_directory(directory, overwrite=True) as stage:
@@ -106,7 +108,7 @@ def _short_instructions(data: Path, seed: int) -> tuple[list[Row], list[Row]]:
 
 def _fairy_tales(data: Path) -> Iterator[Row]:
     for row in _rows(data / "instruct/fairytaleqa_train.jsonl.gz"):
-        yield {name: row[name].strip() for name in ("instruction", "input", "output")}
+        yield {name: row[name].strip() for name in ("instruction", "input", "output")} | {"group": row["input"].strip()}
 
 
 def _conversations(data: Path) -> Iterator[Row]:
@@ -123,7 +125,7 @@ def _conversations(data: Path) -> Iterator[Row]:
                 {"role": "user", "content": asked if n else f"{asked}\n\n{section.strip()}"},
                 {"role": "assistant", "content": row["output"].strip()},
             ]
-        yield {"messages": messages}
+        yield {"messages": messages, "group": section.strip()}
 
 
 def _t0(data: Path, seed: int) -> Iterator[Row]:
@@ -168,7 +170,7 @@ def _stories(data: Path, base: PretrainSettings, known: HeldOut, seed: int) -> I
 
 def _tale(paragraphs: Sequence[str], draw: random.Random) -> Row:
     asked = draw.choice(_ASK_TALE).format(title=paragraphs[0].rstrip("."))
-    return {"instruction": asked, "input": "", "output": "\n\n".join(paragraphs[1:])}
+    return {"instruction": asked, "input": "", "output": "\n\n".join(paragraphs[1:]), "group": paragraphs[0]}
 
 
 def _continuations(paragraphs: Sequence[str], draw: random.Random) -> Iterator[Row]:
@@ -181,7 +183,9 @@ def _continuations(paragraphs: Sequence[str], draw: random.Random) -> Iterator[R
         )
     ]
     for n in draw.sample(places, min(3, len(places))):
-        yield {"instruction": draw.choice(_ASK_ON), "input": paragraphs[n - 1], "output": paragraphs[n]}
+        yield {
+            "instruction": draw.choice(_ASK_ON), "input": paragraphs[n - 1], "output": paragraphs[n], "group": paragraphs[0],
+        }  # fmt: skip
 
 
 def _text(row: Mapping[str, Any]) -> str:

@@ -37,7 +37,7 @@ _WHAT = {
 def write_page(places: Places, commands: Mapping[str, str]) -> Path:
     """Write figures.json, the curve, docs/models.md and the README's table, and return the page. `commands`: by task, for the page.
     DataError or ConfigError names what isn't there."""
-    figures = collect(places) | {"commands": dict(commands)}
+    figures = collect(places, commands)
     # A README without the marks is to be known before anything is written.
     with_table(places.readme.read_text("utf-8"), figures)
     (places.docs / "models").mkdir(parents=True, exist_ok=True)
@@ -74,7 +74,7 @@ def page(figures: Figures) -> str:
         "What it writes": sections.samples(figures),
         "Answers": sections.answers(figures),
         "Classifiers": sections.classifiers(figures),
-        "Labels that nobody trained for": sections.few_shot(figures),
+        "Labels named in the request": sections.few_shot(figures),
         "The same again": sections.again(figures),
         "What they can't do": ["\n".join(f"- {sentence}" for sentence in limits(figures))],
         "Texts, licences, attribution": sections.data(figures),
@@ -110,7 +110,7 @@ def readme_table(figures: Figures) -> Table:
     """The models in short."""
     sms, tone = classified(figures, "sms-spam"), classified(figures, "sentiment")
     asked, told = (measure(figures, f"{key}-fairytale", "answers") for key in ("base", "instruct"))
-    text = measure(figures, "base-text", "text")
+    text = measure(figures, "base-text", "text", "wikitext2")
     rows = []
     if text is not None:
         gram = beside(text, "5-gram", BITS)
@@ -138,4 +138,7 @@ def _mb(size: int) -> str:
 
 
 def _references(figures: Figures) -> dict[str, float]:
-    return {row["name"]: row["loss"] for row in figures["base"]["validation"][1:]}
+    """Losses to draw beside the curve, of the validation split."""
+    result = measure(figures, "base-text", "text", "validation/documents")
+    gram = beside(result, "5-gram", "loss") if result else None
+    return {} if gram is None else {"5-gram": gram}

@@ -14,6 +14,7 @@ from model.errors import ConfigError
 ROOT = Path(__file__).resolve().parents[2]
 BASE = "homegrown-base"
 ADAPTERS = ("instruct", "sms-spam", "sentiment")
+STRONGER_NAME = "SmolLM2-135M-Instruct, 4 bits (Q4_1)"  # the form in which it can be had without a model hub
 # What the recipe of the base calls the data's directory, which may lie elsewhere.
 _RECIPES_DATA = "../shared/data/"
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./=,:+$-@%")
@@ -22,13 +23,14 @@ _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234567
 @dataclass(frozen=True)
 class Places:
     """`data`: the directory of texts; `work`: the runs and their measures; `stronger`: a directory of other open weights to be
-    measured beside ours, called `stronger_name`. The rest lies in the repository. In commands these are $DATA, $WORK, $STRONGER
-    and $RECIPES."""
+    measured beside ours, called `stronger_name`; `unseen`: a text of authors of whom nothing was learned. The rest lies in the
+    repository. In commands these are $DATA, $WORK, $STRONGER, $UNSEEN and $RECIPES."""
 
     data: Path
     work: Path
     stronger: Path | None = None
-    stronger_name: str = "SmolLM2-135M-Instruct"
+    stronger_name: str = STRONGER_NAME
+    unseen: Path | None = None
     recipes: Path = ROOT / "training" / "recipes"
     checkpoints: Path = ROOT / "checkpoints"
     docs: Path = ROOT / "docs"
@@ -40,6 +42,8 @@ class Places:
             argument = argument.replace(name, _from_root(path))
         if "$STRONGER" in argument:
             raise ConfigError("no directory of a stronger model was given; name one with --stronger DIR")
+        if "$UNSEEN" in argument:
+            raise ConfigError("no text of unseen authors was given; name one with --unseen FILE")
         return argument
 
     def path(self, name: str) -> Path:
@@ -64,16 +68,17 @@ class Places:
 
     def _named(self) -> dict[str, Path]:
         named = {"$DATA": self.data, "$WORK": self.work, "$RECIPES": self.recipes}
-        return named if self.stronger is None else {**named, "$STRONGER": self.stronger}
+        given = {"$STRONGER": self.stronger, "$UNSEEN": self.unseen}
+        return named | {name: path for name, path in given.items() if path is not None}
 
 
 def shown(argument: str) -> str:
-    """An argument as it is shown: $DATA and $STRONGER stay, the others lie in the repository."""
+    """An argument as it is shown: $DATA, $STRONGER and $UNSEEN stay, the others lie in the repository."""
     return argument.replace("$WORK", "runs/models").replace("$RECIPES", "training/recipes")
 
 
 def command_line(arguments: Sequence[str]) -> str:
-    """The command of homegrown with these arguments, fit for a shell in which DATA and STRONGER are set."""
+    """The command of homegrown with these arguments, fit for a shell in which DATA, STRONGER and UNSEEN are set."""
     return " ".join(["homegrown", *(_quoted(shown(argument)) for argument in arguments)])
 
 

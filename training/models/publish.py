@@ -19,7 +19,7 @@ from training.table import Table
 MB = 1_000_000
 MODEL_LIMIT, ALL_LIMIT = 45 * MB, 100 * MB
 RECIPE = "recipe.toml"
-_RECIPES = {
+RECIPES = {
     BASE: "$RECIPES/base.toml", "instruct": "$RECIPES/instruct.toml", "sms-spam": "$RECIPES/classify_sms.toml",
     "sentiment": "$RECIPES/classify_sentiment.toml",
 }  # fmt: skip
@@ -32,7 +32,7 @@ _TABLES: dict[str, tuple[Callable[[Figures], Table], ...]] = {
 def publish(places: Places, commands: Mapping[str, str]) -> Path:
     """Put the base and its adapters in the place of checkpoints/homegrown-base, all or nothing, and return it. `commands`: by
     model, what makes it. CheckpointError when a run's result isn't what it should be, or all of it is too large to be shipped."""
-    figures = collect(places)
+    figures = collect(places, commands)
     target = places.checkpoints / BASE
     with staged_directory(target, overwrite=True) as stage:
         _copy(places, BASE, stage, (WEIGHTS,))
@@ -76,7 +76,7 @@ def _largest(stage: Path) -> list[Path]:
 
 def _copy(places: Places, name: str, to: Path, needed: tuple[str, ...]) -> None:
     """A run's model and its recipe. CheckpointError when a file of it is missing, as where an adapter is a whole model."""
-    run, recipe = places.path(f"$WORK/{name}/model"), _RECIPES[name]
+    run, recipe = places.path(f"$WORK/{name}/model"), RECIPES[name]
     for file in (*needed, "README.md"):
         if not (run / file).is_file():
             remedy = (
@@ -101,7 +101,7 @@ def _spare_tokenizer(adapter: Path, base: Path) -> None:
 
 def _complete(places: Places, name: str, directory: Path, figures: Figures, commands: Mapping[str, str]) -> None:
     card = (directory / "README.md").read_text("utf-8")
-    text = completed(card, name, figures, commands[name], shown(_RECIPES[name]))
+    text = completed(card, name, figures, commands[name], shown(RECIPES[name]))
     (directory / "README.md").write_text(places.scrubbed(text), "utf-8")
 
 

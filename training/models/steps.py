@@ -9,10 +9,12 @@ from training.models.places import BASE, Places, held_out_arguments
 from training.models.publish import publish
 from training.models.sms import write_sms
 from training.models.tasks import Task
+from training.models.validation import DOCUMENTS, write_validation
 
 MODEL = f"$WORK/{BASE}/model"
 _WEIGHTS = f"{MODEL}/model.safetensors"
 MEASURES = "$WORK/measures"
+_WIKITEXT, _VALIDATION = "$DATA/eval/wikitext2_valid.txt.gz", f"$WORK/validation/{DOCUMENTS}"
 # Of the larger sets, drawn by the seed, so that a slow machine measures in an hour.
 _HELLASWAG, _FEW_SHOT, _ANSWERS = "2000", "400", "300"
 SHOTS = (0, 4)
@@ -22,7 +24,7 @@ _CUT_SHORT = (
     "--steps", "150", "--set", "optim.batch_tokens=4096", "--set", "optim.warmup_steps=15", "--set", "run.micro_batch=4",
     "--set", "run.eval_every=150", "--set", "run.save_every=150", "--set", "run.sample_every=0",
 )  # fmt: skip
-SHORT = {"short-a": 0, "short-b": 0, "short-c": 1}  # run -> seed
+SHORT = {"short-a": 0, "short-a-again": 0, "short-b": 1, "short-c": 2}  # run -> seed
 _FEW = {
     "sms": (
         "$WORK/sms-data/test.jsonl", "$WORK/sms-data/train.jsonl",
@@ -55,8 +57,8 @@ def course(places: Places) -> list[Step]:
         Step("instruct", "tune the base to answer", (_instruct(),)),
         Step("sms-spam", "tune it to find spam", (_sms(),)),
         Step("sentiment", "tune it to tell praise from blame", (_sentiment(),)),
-        Step("base-short", "three short runs of the base's recipe", tuple(_short(places, name) for name in SHORT)),
-        Step("measure", "measure all of them, beside baselines", (*_measures(places), *_samples())),
+        Step("base-short", "short runs of the base's recipe, three seeds and one again", _shorts(places)),
+        Step("measure", "measure all of them, beside baselines", (_validation(), *_measures(places), *_samples())),
         Step("publish", "put the models into checkpoints/", (_publish(),)),
         Step("page", "write docs/models.md, its figures and pictures, and the README's table", (_page(),)),
     ]  # fmt: skip
@@ -94,7 +96,8 @@ def _sms_data() -> Task:
     def split(places: Places) -> Path:
         return write_sms(places.path("$DATA"), places.path("$WORK/sms-data"), places.path(recipe))
 
-    results = tuple(f"$WORK/sms-data/{name}" for name in ("train.jsonl", "test.jsonl", "report.json"))
+    names = ("train.jsonl", "test.jsonl", "test_apart.jsonl", "report.json")
+    results = tuple(f"$WORK/sms-data/{name}" for name in names)
     return Task("sms-data", results, ("$DATA/classify/sms_spam.tsv", recipe), call=split)
 
 
@@ -130,62 +133,94 @@ def _sentiment() -> Task:
     return _run("sentiment", command, (_WEIGHTS, train, validation, test, recipe), ("evaluation.json",))
 
 
+def _shorts(places: Places) -> tuple[Task, ...]:
+    """The runs, and what each reaches on text that is the same for all: a seed chooses its run's validation split too."""
+    runs = tuple(_short(places, name) for name in SHORT)
+    models = {name: f"$WORK/{name}/model" for name in SHORT}
+    measured = (
+        _evaluation(f"{name}-text", model, (f"text={_WIKITEXT}",), (f"{model}/model.safetensors", _WIKITEXT), ())
+        for name, model in models.items()
+    )
+    return (*runs, *measured)
+
+
 def _short(places: Places, name: str) -> Task:
-    """150 updates of a quarter of the batch, on the smaller corpus. The recipe's minutes, an hour's and more, don't end it."""
+    """150 updates of a quarter of the batch, on the smaller corpus."""
     corpus = "$DATA/pretrain/mix_train.txt.gz"
     command = ("pretrain", "$RECIPES/base.toml", "--corpus", corpus, *_CUT_SHORT, "--seed", str(SHORT[name]))
     return _run(name, (*command, *held_out_arguments(places)), ("$RECIPES/base.toml", corpus))
+
+
+def _validation() -> Task:
+    def write(places: Places) -> Path:
+        return write_validation(places.path(f"$WORK/{BASE}/data"), places.path("$WORK/validation"))
+
+    results = (_VALIDATION, "$WORK/validation/report.json")
+    return Task("validation", results, (f"$WORK/{BASE}/data/shards/manifest.json",), call=write)
 
 
 def _measures(places: Places) -> list[Task]:
     """Each evaluation of each model. `base` has n-gram models beside it, of its own training text."""
     shards = f"$WORK/{BASE}/data/shards"
     counted = ("--baseline-corpus", shards)
-    tasks = [_texts("base", MODEL, (_WEIGHTS, f"{shards}/manifest.json"), counted)]
+    tasks = [_texts("base", MODEL, (_WEIGHTS, f"{shards}/manifest.json"), counted, places)]
     asked: list[tuple[str, str, tuple[str, ...], tuple[str, ...]]] = [
         ("base", MODEL, (_WEIGHTS,), ()),
         ("instruct", "$WORK/instruct/model", (_WEIGHTS, "$WORK/instruct/model/adapter_model.safetensors"), ()),
     ]
     if places.stronger is not None:
-        stronger = ("stronger", "$STRONGER", ("$STRONGER/model.safetensors",), ("--bf16",))  # its products take a while
-        tasks.append(_texts(*stronger))
+        stronger = ("stronger", "$STRONGER", ("$STRONGER",), ("--bf16",))  # its products take a while
+        tasks.append(_texts(*stronger, places))
         asked.append(stronger)
     for name, model, sources, extra in asked:
         if name != "instruct":
             data = "$DATA/eval/hellaswag_val.jsonl.gz"
             tasks.append(
-                _evaluation(f"{name}-hellaswag", model, f"hellaswag={data}", sources, ("--limit", _HELLASWAG, *extra))
+                _evaluation(
+                    f"{name}-hellaswag",
+                    model,
+                    (f"hellaswag={data}",),
+                    (*sources, data),
+                    ("--limit", _HELLASWAG, *extra),
+                )
             )
         tasks += [_few(name, model, sources, extra, kind, shots) for kind in _FEW for shots in SHOTS]
         tasks += [_answers(name, model, sources, extra, kind) for kind in _ANSWERED]
-    train, other = "$WORK/sentiment-data/train.jsonl", "$WORK/sentiment-data/test_rt.jsonl"
-    adapter = "$WORK/sentiment/model"
-    sources = (_WEIGHTS, f"{adapter}/adapter_model.safetensors", train)
-    tasks.append(_evaluation("sentiment-rt", adapter, f"classify={other}", sources, ("--train", train)))
-    return tasks
+    return [*tasks, _other_rows("sentiment", "rt"), _other_rows("sms-spam", "apart")]
 
 
-def _evaluation(name: str, model: str, on: str, sources: tuple[str, ...], options: tuple[str, ...]) -> Task:
+def _other_rows(adapter: str, rows: str) -> Task:
+    """A classifier on test rows besides those of its run."""
+    data, model = f"$WORK/{adapter.partition('-')[0]}-data", f"$WORK/{adapter}/model"
+    train, test = f"{data}/train.jsonl", f"{data}/test_{rows}.jsonl"
+    sources = (_WEIGHTS, f"{model}/adapter_model.safetensors", train, test)
+    return _evaluation(f"{adapter}-{rows}", model, (f"classify={test}",), sources, ("--train", train))
+
+
+def _evaluation(name: str, model: str, on: tuple[str, ...], sources: tuple[str, ...], options: tuple[str, ...]) -> Task:
     result = f"{MEASURES}/{name}.json"
-    command = ("evaluate", model, "--on", on, *options, "--json", result)
-    return Task(name, (result,), (*sources, on.partition("=")[2]), command)
+    targets = tuple(word for target in on for word in ("--on", target))
+    return Task(name, (result,), sources, ("evaluate", model, *targets, *options, "--json", result))
 
 
-def _texts(name: str, model: str, sources: tuple[str, ...], options: tuple[str, ...]) -> Task:
-    wikitext, lambada = "$DATA/eval/wikitext2_valid.txt.gz", "$DATA/eval/lambada_test.jsonl.gz"
-    more = ("--on", f"lambada={lambada}", *options)
-    return _evaluation(f"{name}-text", model, f"text={wikitext}", (*sources, lambada), more)
+def _texts(name: str, model: str, sources: tuple[str, ...], options: tuple[str, ...], places: Places) -> Task:
+    """Running text, that of unseen authors too where some was given, and the last words of passages."""
+    lambada = "$DATA/eval/lambada_test.jsonl.gz"
+    texts = [_WIKITEXT, _VALIDATION, *(["$UNSEEN"] if places.unseen is not None else [])]
+    on = (*(f"text={text}" for text in texts), f"lambada={lambada}")
+    return _evaluation(f"{name}-text", model, on, (*sources, *texts, lambada), options)
 
 
 def _few(name: str, model: str, sources: tuple[str, ...], extra: tuple[str, ...], kind: str, shots: int) -> Task:
     test, train, asked = _FEW[kind]
     options = (*asked, "--train", train, "--shots", str(shots), "--limit", _FEW_SHOT, *extra)
-    return _evaluation(f"{name}-{kind}-{shots}", model, f"fewshot={test}", (*sources, train), options)
+    return _evaluation(f"{name}-{kind}-{shots}", model, (f"fewshot={test}",), (*sources, train, test), options)
 
 
 def _answers(name: str, model: str, sources: tuple[str, ...], extra: tuple[str, ...], kind: str) -> Task:
     options = ("--limit", _ANSWERS, "--max-tokens", "64", *extra)
-    return _evaluation(f"{name}-{kind}", model, f"answers={_ANSWERED[kind]}", sources, options)
+    rows = _ANSWERED[kind]
+    return _evaluation(f"{name}-{kind}", model, (f"answers={rows}",), (*sources, rows), options)
 
 
 def _samples() -> list[Task]:

@@ -15,50 +15,75 @@ BITS, ACCURACY, WORDS = "bits per byte", "accuracy", "word perplexity"
 LOGISTIC = "tf-idf + logistic"  # as the baseline is called in results
 _NONE = "–"
 FEW = {"sms": "SMS spam", "sentiment": "SST-2, dev set"}
+# Where running text lies, in part -> what it is.
+TEXTS = {
+    "wikitext2": "WikiText-2, validation",
+    "validation/documents": "validation split",
+    "$UNSEEN": "unseen authors",
+}
 ANSWERED = {"fairytale": "FairytaleQA, validation", "held-out": "short instructions, held out"}
-CLASSIFIED = {"sms-spam": "SMS spam", "sentiment": "SST-2, dev set", "rt": "rt-polarity, sentences apart from SST-2's"}
+# What classifies -> its test rows: by adapter, those of its run; else by measure.
+CLASSIFIED = {
+    "sms-spam": "SMS spam",
+    "sms-spam-apart": "SMS spam, those that share no six words with a training row",
+    "sentiment": "SST-2, dev set",
+    "sentiment-rt": "rt-polarity, sentences apart from SST-2's",
+}
 _TEXT_NOTE = """\
-Bits a byte and perplexity: less is better. The 5-gram (interpolated modified Kneser-Ney) was counted on the same
+Bits a byte and perplexity: less is better. The 5-gram (interpolated modified Kneser-Ney) was counted on all of the
 training text, over the same tokens; in HellaSwag's row stands chance. Behind shares stand their 95 % intervals."""
+_VALIDATION_NOTE = """\
+The validation split is {documents} documents that were kept back, {megabytes:.1f} MB without the passages that they
+share with training documents; other works of their authors may have been learned."""
 _CLASSIFIED_NOTE = """\
 Logistic regression: on tf-idf of words and pairs of words, of the same training rows. Intervals are of 95 %; that of
 the difference is a paired bootstrap's."""
 _FEW_NOTE = """\
 The label that the model finds likeliest behind the text, its probability divided by what it gets behind texts that
-say nothing (contextual calibration). The four examples are drawn by seed 0 from the training rows."""
+say nothing (contextual calibration). The four examples are drawn by seed 0 from the training rows. The base learned no
+labels; the adapter instruct has seen reviews with what they say of a film, a shop or an app among T0's rows."""
 _ANSWERS_NOTE = """\
 Greedy answers of at most 64 tokens. F1 of words and exact match as SQuAD counts them; ROUGE-L without stemming; 95 %
-intervals behind each. A base model, which has no template, is asked with Alpaca's and cut where serving cuts it."""
+intervals behind each. A base model, which has no template, is asked with Alpaca's and cut where serving cuts it. The
+adapter instruct learned from FairytaleQA's training split, of other tales; the others did not."""
 
 
 def texts_table(figures: Figures) -> Table:
     """The base on running text, and what goes on a text: beside the 5-gram and the stronger model."""
     stronger = figures["stronger"]
-    ours = {task: measure(figures, name, task) for name, task in _TEXTS}
-    theirs = {task: measure(figures, f"stronger-{name.partition('-')[2]}", task) for name, task in _TEXTS}
-    validation = {row["name"]: row for row in figures["base"]["validation"]}
-    own, gram = validation["this model"], validation.get("5-gram")
-    rows = [
-        ["validation split: bits a byte", f"{own['bits_per_byte']:.3f}", f"{gram['bits_per_byte']:.3f}" if gram else _NONE, _NONE],
-        *(_text_row(title, name, ours[task], theirs[task]) for title, task, name in _SHOWN),
-    ]  # fmt: skip
+    rows, shown = [], []
+    for title, name, task, data, figure in _shown(figures):
+        ours, theirs = (measure(figures, f"{model}-{name}", task, data) for model in ("base", "stronger"))
+        rows.append(_text_row(title, figure, ours, theirs))
+        shown.append((title.partition(":")[0], ours, figure))
+    parts = [_TEXT_NOTE, _validation_note(figures), _scope([result for _, result, _ in shown]), *_conventions(shown)]
     header = ["", BASE, "5-gram", stronger or ""]
-    note = f"{_TEXT_NOTE} {_scope([ours['hellaswag']])}".rstrip()
     if stronger is None:
-        return Table("Text", header[:3], [row[:3] for row in rows], f"{note} No stronger model was measured beside it.")
+        parts.append("No stronger model was measured beside it.")
+        return Table("Text", header[:3], [row[:3] for row in rows], _joined(parts))
     about = figures["measures"]["stronger-text"]["model"]
-    note += f" {stronger} has {about['parameters'] / 1e6:.0f} M parameters and was measured in {about['arithmetic']}."
-    return Table("Text", header, rows, note)
+    parts.append(
+        f"{stronger} has {about['parameters'] / 1e6:.0f} M parameters and reads {about['context']:,} tokens at once where the base "
+        f"reads {figures['base']['context']:,}; it was measured in {about['arithmetic']}."
+    )
+    return Table("Text", header, rows, _joined(parts))
 
 
-_TEXTS = (("base-text", "text"), ("base-text", "lambada"), ("base-hellaswag", "hellaswag"))
-_SHOWN = (
-    ("WikiText-2, validation: bits a byte", "text", BITS),
-    ("WikiText-2, validation: word perplexity", "text", WORDS),
-    ("LAMBADA: last word right", "lambada", WORD_ACCURACY),
-    ("LAMBADA: last word's perplexity", "lambada", WORD_PERPLEXITY),
-    ("HellaSwag: right by characters", "hellaswag", BY_CHARACTERS),
+_TASKS = (
+    ("LAMBADA: last word right", "text", "lambada", "", WORD_ACCURACY),
+    ("LAMBADA: last word's perplexity", "text", "lambada", "", WORD_PERPLEXITY),
+    ("HellaSwag: right by characters", "hellaswag", "hellaswag", "", BY_CHARACTERS),
 )
+
+
+def _shown(figures: Figures) -> list[tuple[str, str, str, str, str]]:
+    """(title, measure, task, data, figure) of each row."""
+    found = [
+        (f"{title}: bits a byte", "text", "text", data, BITS)
+        for data, title in TEXTS.items()
+        if measure(figures, "base-text", "text", data) is not None
+    ]
+    return [*found, (f"{TEXTS['wikitext2']}: word perplexity", "text", "text", "wikitext2", WORDS), *_TASKS]
 
 
 def _text_row(title: str, name: str, ours: Result | None, theirs: Result | None) -> list[str]:
@@ -71,14 +96,33 @@ def _text_row(title: str, name: str, ours: Result | None, theirs: Result | None)
     ]
 
 
+def _validation_note(figures: Figures) -> str:
+    about = figures["base"]["validation"]
+    return _VALIDATION_NOTE.format(documents=about["documents"], megabytes=about["bytes"] / 1e6)
+
+
+def _conventions(shown: Sequence[tuple[str, Result | None, str]]) -> list[str]:
+    """How each figure was taken, and what is to be said of its rows; each once."""
+    said: dict[str, None] = {}
+    for title, result, name in shown:
+        if result is not None:
+            said[f"{title}, {name}: {result.figure(name).convention}."] = None
+            said |= {f"{title}: {note}.": None for note in result.notes if "n-gram" not in note}
+    return [sentence for sentence in said if not sentence.endswith(": .")]
+
+
+def _joined(parts: Sequence[str]) -> str:
+    return " ".join(part for part in parts if part)
+
+
 def margin(figures: Figures) -> dict[str, float]:
     """Bits a byte by which the base is better than the 5-gram, by text; only those that both were measured on."""
-    rows = {row["name"]: row["bits_per_byte"] for row in figures["base"]["validation"]}
-    found = {"the validation split": rows["5-gram"] - rows["this model"]} if "5-gram" in rows else {}
-    result = measure(figures, "base-text", "text")
-    gram = _beside(result, "5-gram")
-    if result is not None and gram is not None:
-        found["WikiText-2"] = gram.values[BITS] - result.figure(BITS).value
+    found = {}
+    for data, title in TEXTS.items():
+        result = measure(figures, "base-text", "text", data)
+        gram = beside(result, "5-gram", BITS) if result else None
+        if result is not None and gram is not None:
+            found[title] = gram - result.figure(BITS).value
     return found
 
 
@@ -105,10 +149,10 @@ def classifiers_table(figures: Figures) -> Table:
 
 
 def classified(figures: Figures, key: str) -> Result | None:
-    """The test result of a classifier: by its adapter's name, or "rt", the sentiment adapter's on rt-polarity."""
-    if key == "rt":
-        return measure(figures, "sentiment-rt", "classify")
-    results = [result_of(result) for result in figures["classifiers"].get(key, [])]
+    """The test result of a classifier: by its adapter's name the rows of its run, else by the measure's name others."""
+    if key not in figures["classifiers"]:
+        return measure(figures, key, "classify")
+    results = [result_of(result) for result in figures["classifiers"][key]]
     return next((result for result in results if result.data == "test"), None)
 
 
@@ -165,19 +209,21 @@ def answers_table(figures: Figures) -> Table:
 
 
 def short_table(figures: Figures) -> Table:
-    """Three runs of the base's recipe, cut short."""
-    rows = [
-        [run["command"].partition("--seed ")[2].split(" ")[0], f"{run['loss']:.4f}", f"{run['bits_per_byte']:.4f}"]
-        for run in figures["short"]
-    ]
-    losses = [run["loss"] for run in figures["short"]]
-    same: dict[str, list[float]] = {}
-    for row, loss in zip(rows, losses, strict=True):
-        same.setdefault(row[0], []).append(loss)
-    twice = [values for values in same.values() if len(values) > 1]
-    note = f"The losses lie {max(losses) - min(losses):.4f} nats apart" if losses else "No such run was made"
-    note += "".join(f"; those of one seed {max(v) - min(v):.4f}" for v in twice)
-    return Table("Short runs", ["seed", "validation loss, nats a token", "bits a byte"], rows, f"{note}.")
+    """Runs of the base's recipe, cut short, on the same text; the note says how far they lie apart."""
+    reached = {run["name"]: measure(figures, f"{run['name']}-text", "text") for run in figures["short"]}
+    bits = {name: result.figure(BITS).value for name, result in reached.items() if result is not None}
+    rows = [[str(run["seed"]), f"{bits[run['name']]:.4f}"] for run in figures["short"]]
+    by_seed: dict[int, list[float]] = {}
+    for run in figures["short"]:
+        by_seed.setdefault(run["seed"], []).append(bits[run["name"]])
+    firsts = [values[0] for values in by_seed.values()]
+    note = (
+        f"Runs of different seeds lie {max(firsts) - min(firsts):.4f} bits a byte apart"
+        if firsts
+        else "No such run was made"
+    )
+    note += "".join(f"; those of seed {seed} {max(v) - min(v):.4f}" for seed, v in by_seed.items() if len(v) > 1)
+    return Table("Short runs", ["seed", f"{TEXTS['wikitext2']}: bits a byte"], rows, f"{note}.")
 
 
 def models(figures: Figures) -> dict[str, str]:

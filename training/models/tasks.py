@@ -120,7 +120,11 @@ def _digest(path: Path, name: str, task: str) -> str:
         inside = [f"{p.relative_to(path)} {file_sha256(p)}" for p in sorted(path.rglob("*")) if p.is_file()]
         return hashlib.sha256("\n".join(inside).encode()).hexdigest()
     if not path.is_file():
-        remedy = "--data names the directory of texts" if name.startswith("$DATA") else "an earlier step makes it"
+        place = name.partition("/")[0]
+        remedy = {
+            "$DATA": "--data names the directory of texts", "$STRONGER": "--stronger names a model directory",
+            "$UNSEEN": "--unseen names a text", "$RECIPES": "the repository holds it: restore it",
+        }.get(place, "an earlier step makes it")  # fmt: skip
         raise ConfigError(f"{task}: needs {path}, which isn't there; {remedy}")
     if path.suffix == ".toml":
         try:

@@ -1,6 +1,5 @@
 """`python -m training.models` as a whole, and what its command line says."""
 
-import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +11,13 @@ from tiny_course import tiny_mixture, write_data, write_recipes
 from model.adapters import load_with_adapter
 from model.checkpoint import load_model
 from model.errors import ConfigError
+from model.files import read_json
 from training.models import steps
 from training.models.__main__ import do, models
 from training.models.page import BEGIN, END
 from training.models.places import ADAPTERS, BASE, Places
 from training.models.steps import course
+from training.models.tables import short_table
 
 
 def asked(*arguments: str | Path) -> Result:
@@ -47,6 +48,11 @@ def test_a_dry_run_prints_every_command_and_does_nothing(places: Places) -> None
     assert len(commands) >= 30
     assert len(set(commands)) == len(commands)
     assert sum(" $STRONGER " in command for command in commands) == 8
+    assert not any("$UNSEEN" in command for command in commands)
+    (places.work / "unseen.txt").write_text("They put to sea at dawn.")
+    more = ("--unseen", places.work / "unseen.txt", "--only", "measure")
+    done = asked("--data", places.data, "--work", places.work / "new", *more, "--dry-run")
+    assert done.output.count("--on 'text=$UNSEEN'") + done.output.count("--on text=$UNSEEN") == 1
     assert str(places.work) not in done.output
     assert not (places.work / "new").exists()
 
@@ -57,6 +63,7 @@ def test_mistakes_on_the_command_line_are_named(places: Places) -> None:
         (("--data", places.data / "nowhere"), "name that of the texts with --data"),
         (("--data", places.data, "--only", "bass"), "there is no step 'bass'; the steps are base, instruct-data"),
         (("--data", places.data, "--stronger", places.data), "holds no config.json"),
+        (("--data", places.data, "--unseen", places.data / "none.txt"), "--unseen names a text"),
     ):
         done = asked(*arguments, "--work", places.work)
         assert isinstance(done.exception, ConfigError)
@@ -119,8 +126,9 @@ def test_a_whole_course(tmp_path: Path, tiny_llama_dir: Path, monkeypatch: pytes
         *(path.read_text("utf-8") for path in target.rglob("README.md")),
     ):
         assert str(tmp_path) not in text
-    short = json.loads((places.docs / "models" / "figures.json").read_text())["short"]
-    assert short[0]["loss"] == short[1]["loss"] != short[2]["loss"]  # the same seed, the same model
+    first, again, *others = (row[1] for row in short_table(read_json(places.docs / "models" / "figures.json")).rows)
+    assert first == again  # the same seed, the same model
+    assert {first, *others} > {first}
     # Once more: nothing is trained or measured, and the same is written.
     before = (places.docs / "models" / "figures.json").read_bytes()
     assert {task.state(places) for step in every for task in step.tasks if task.results} == {"done"}

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,18 +12,31 @@ from finished_course import stronger_too
 from model.errors import ConfigError
 from model.files import read_json
 from training.errors import DataError
-from training.models.figures import card_measures, collect, sizes, thinned
+from training.models.figures import Figures, collect, sizes, thinned
 from training.models.limits import limits
 from training.models.page import BEGIN, END, page, rebuild, with_table, write_page
 from training.models.places import BASE, Places
 from training.models.publish import publish
+from training.models.steps import command_lines
 from training.models.tables import answers_table, classifiers_table, few_shot_table, margin, short_table, texts_table
 
 ROOT = Path(__file__).parents[3]
-COMMANDS = {BASE: "homegrown pretrain a", "instruct": "homegrown finetune b", "sms-spam": "c", "sentiment": "d"}
 
 
-@pytest.mark.skipif(not (ROOT / "docs/models/figures.json").is_file(), reason="no course was finished yet")
+def figures_of(places: Places) -> Figures:
+    """As the course of these places collects them."""
+    return collect(places, command_lines(places))
+
+
+def with_stronger(places: Places) -> Places:
+    """A course that measures a stronger model too, and has done so."""
+    stronger_too(places.work)
+    return replace(places, stronger=places.work)
+
+
+@pytest.mark.skipif(
+    not (ROOT / "checkpoints" / BASE / "adapters").is_dir(), reason="what is bundled is not of a finished course"
+)
 def test_the_committed_page_and_readme_are_what_the_committed_figures_make() -> None:
     figures = read_json(ROOT / "docs/models/figures.json")
     assert (ROOT / "docs/models.md").read_text("utf-8") == page(figures)
@@ -37,17 +51,20 @@ def test_the_readme_has_a_place_for_the_table() -> None:
 
 
 def test_the_page_is_whole_and_can_be_made_again_without_the_runs(places: Places) -> None:
-    stronger_too(places.work)
-    publish(places, COMMANDS)
-    written = write_page(places, COMMANDS)
+    places = with_stronger(places)
+    commands = command_lines(places)
+    publish(places, commands)
+    written = write_page(places, commands)
     text = written.read_text("utf-8")
     for figure in (
         "1.900",
         "2.500",
+        "8,192",
+        "2,664 bytes",
         "1.200",
         "99.00 %",
         "45.00 %",
-        "6.0000",
+        "2.0500",
         "+2.00 (-1.00 to +5.00)",
         "135 M",
         "CC BY 4.0",
@@ -77,37 +94,42 @@ def test_figures_hold_no_path_of_the_machine_and_only_what_is_shown(places: Plac
     content = json.loads(path.read_text())
     content["results"][0]["notes"] = [f"4 examples drawn from {places.work}/sms-data/train.jsonl by seed 0"]
     path.write_text(json.dumps(content))
-    figures = collect(places)
+    figures = figures_of(places)
     assert figures["measures"]["base-sms-4"]["results"][0]["notes"] == [
         "4 examples drawn from runs/models/sms-data/train.jsonl by seed 0"
     ]
     assert str(places.work) not in json.dumps(figures)
     assert "reliability" not in figures["classifiers"]["sms-spam"][0]["details"]
-    assert "command" not in figures["base"]["environment"]
+    assert "name" not in figures["measures"]["base-text"]["model"]
 
 
 def test_without_a_stronger_model_its_column_is_left_out_and_that_is_said(places: Places) -> None:
-    figures = collect(places)
+    figures = figures_of(places)
     table = texts_table(figures)
     assert [len(row) for row in table.rows] == [len(table.header)] * 6 == [3] * 6
+    assert "of wikitext2_valid.txt.gz." in table.note  # how it was measured
+    assert "left out" not in table.note
     assert "No stronger model" in table.note
     assert not any(
         "SmolLM2" in text
         for text in (answers_table(figures).markdown(), few_shot_table(figures).markdown(), *limits(figures))
     )
+    assert not any(name.startswith("stronger") for name in figures["measures"])
     stronger_too(places.work)
-    table = texts_table(figures := collect(places))
+    assert not any(name.startswith("stronger") for name in figures_of(places)["measures"])  # of an earlier course
+    table = texts_table(figures := figures_of(with_stronger(places)))
     assert [len(row) for row in table.rows] == [len(table.header)] * 6 == [4] * 6
-    assert table.rows[1] == ["WikiText-2, validation: bits a byte", "1.9000", "2.5000", "1.2000"]
-    assert "135 M parameters" in table.note
+    assert table.rows[0] == ["WikiText-2, validation: bits a byte", "1.9000", "2.5000", "1.2000"]
+    assert table.rows[1] == ["validation split: bits a byte", "1.6500", "2.2500", "0.9500"]
+    assert "135 M parameters and reads 8,192 tokens" in table.note
     sentence = next(text for text in limits(figures) if "SmolLM2" in text)
-    assert "ahead in WikiText-2, HellaSwag, FairytaleQA's F1, the held-out instructions' F1." in sentence
+    assert "ahead in WikiText-2, FairytaleQA's F1, the held-out instructions' F1." in sentence
     assert "behind in SMS spam with no examples" in sentence
-    assert "LAMBADA" not in sentence  # the same figure
+    assert "Not told apart, since their intervals overlap: LAMBADA, HellaSwag." in sentence  # 26 and 40 of 100
 
 
 def test_what_they_cannot_do_follows_the_figures(places: Places) -> None:
-    said = " ".join(limits(collect(places)))
+    said = " ".join(limits(figures_of(places)))
     assert "missed in 88.00 % of passages" in said
     assert "not surely better than chance (26.00 %, chance 25.00 %)" in said
     assert "55.00 % of its answers go on until they are cut" in said
@@ -115,20 +137,23 @@ def test_what_they_cannot_do_follows_the_figures(places: Places) -> None:
         "SST-2, dev set, homegrown-base, no examples" in said
     )  # 55 of 100: the interval reaches down to the majority's 50
     (places.work / "measures" / "base-hellaswag.json").unlink()
-    assert "HellaSwag" not in " ".join(limits(collect(places)))
+    assert "HellaSwag" not in " ".join(limits(figures_of(places)))
 
 
 def test_tables_compare_what_was_measured(places: Places) -> None:
-    figures = collect(places)
-    assert margin(figures) == pytest.approx(
-        {"the validation split": 2.5 - figures["base"]["validation"][0]["bits_per_byte"], "WikiText-2": 0.6}
-    )
+    figures = figures_of(places)
+    assert margin(figures) == pytest.approx({"WikiText-2, validation": 0.6, "validation split": 0.6})
     first = classifiers_table(figures).rows[0]
     assert first[0] == "SMS spam (100 rows)"
     assert first[3].startswith("70.00 % (")
     assert first[5].startswith("50.00 %")
-    assert [row[0] for row in short_table(figures).rows] == ["0", "0", "1"]
-    assert short_table(figures).note == "The losses lie 0.1000 nats apart; those of one seed 0.0000."
+    assert [row[0] for row in classifiers_table(figures).rows[1:]] == [
+        "SMS spam, those that share no six words with a training row (100 rows)",
+        "SST-2, dev set (100 rows)",
+        "rt-polarity, sentences apart from SST-2's (100 rows)",
+    ]
+    assert [row[0] for row in short_table(figures).rows] == ["0", "0", "1", "2"]
+    assert short_table(figures).note == "Runs of different seeds lie 0.1000 bits a byte apart; those of seed 0 0.0000."
     rows = answers_table(figures).rows
     assert [row[1] for row in rows[:3]] == [
         "homegrown-base",
@@ -149,31 +174,21 @@ def test_the_curve_is_thinned_to_its_end_and_keeps_every_validation() -> None:
     assert all(set(row) <= {"step", "tokens_seen", "loss", "validation_loss"} for row in rows)
 
 
-def test_the_bundled_card_can_be_read() -> None:
-    rows = card_measures(ROOT / "checkpoints" / BASE / "README.md")
-    assert [row["name"] for row in rows] == ["this model", *(f"{n}-gram" for n in range(1, 6))]
-    assert all(0.5 < row["bits_per_byte"] < 8 for row in rows)
-
-
 @pytest.mark.parametrize(("gone", "error", "text"), [
     ("measures/base-text.json", DataError, "--only measure"), ("sms-spam/evaluation.json", ConfigError, "--only sms-spam"),
     ("sms-data/report.json", ConfigError, "--only sms-data"), (f"{BASE}/log.jsonl", DataError, "the step base"),
-    (f"{BASE}/model/README.md", DataError, "the step base"), ("short-b/model/README.md", DataError, "the step base-short"),
+    ("validation/report.json", ConfigError, "--only measure"),
 ])  # fmt: skip
 def test_what_is_missing_is_named_with_the_step_that_makes_it(
     places: Places, gone: str, error: type[Exception], text: str
 ) -> None:
     (places.work / gone).unlink()
     with pytest.raises(error, match=re.escape(gone.split("/")[-1 if "measures" not in gone else 0])) as raised:
-        collect(places)
+        figures_of(places)
     assert text in str(raised.value)
 
 
-def test_a_card_without_measures_and_a_readme_without_marks_are_refused(places: Places) -> None:
-    card = places.work / BASE / "model" / "README.md"
-    card.write_text("# Nothing")
-    with pytest.raises(DataError, match="holds no table of measures"):
-        collect(places)
+def test_a_page_without_figures_and_a_readme_without_marks_are_refused(places: Places) -> None:
     with pytest.raises(ConfigError, match=r"figures.json: isn't there; .*--only page"):
         rebuild(places)
     with pytest.raises(ConfigError, match="models: begin"):

@@ -12,7 +12,12 @@ from training.models.places import ADAPTERS, BASE, Places
 from training.models.publish import completed, publish
 from training.models.steps import command_lines
 
-COMMANDS = {BASE: "homegrown pretrain a", "instruct": "homegrown finetune b", "sms-spam": "c", "sentiment": "d"}
+MADE = {BASE: "homegrown pretrain a", "instruct": "homegrown finetune b", "sms-spam": "c", "sentiment": "d"}
+
+
+def commands(places: Places) -> dict[str, str]:
+    """Those of the course, but for short ones that make the models."""
+    return command_lines(places) | MADE
 
 
 def files(directory: Path) -> dict[str, bytes]:
@@ -23,7 +28,7 @@ def test_base_and_adapters_come_together_with_cards_recipes_and_commands(places:
     old = places.checkpoints / BASE
     old.mkdir(parents=True)
     (old / "of_the_old_model.txt").write_text("gone")
-    target = publish(places, COMMANDS)
+    target = publish(places, commands(places))
     there = files(target)
     assert "of_the_old_model.txt" not in there
     assert there["model.safetensors"] == b"weights of the base"
@@ -33,7 +38,7 @@ def test_base_and_adapters_come_together_with_cards_recipes_and_commands(places:
         assert there[f"adapters/{name}/recipe.toml"] == there["recipe.toml"] == b'name = "a recipe"\n'
         card = there[f"adapters/{name}/README.md"].decode()
         assert card.startswith(f'---\nbase_model: "{BASE}"\nlibrary_name: "peft"\n---\n# an adapter')
-        assert f"```sh\n{COMMANDS[name]}\n```" in card
+        assert f"```sh\n{MADE[name]}\n```" in card
         assert "## Evaluation" in card
     card = there["README.md"].decode()
     for part in (
@@ -50,14 +55,14 @@ def test_base_and_adapters_come_together_with_cards_recipes_and_commands(places:
     assert [path.name for path in places.checkpoints.iterdir()] == [BASE]
     assert sum(sizes(target).values()) == sum(map(len, there.values()))
     assert set(sizes(target)) == {"base", *ADAPTERS}
-    assert files(publish(places, COMMANDS)) == there
+    assert files(publish(places, commands(places))) == there
 
 
 @pytest.mark.parametrize("limit", ["MODEL_LIMIT", "ALL_LIMIT"])
 def test_what_is_too_large_leaves_everything_as_it_was(
     places: Places, monkeypatch: pytest.MonkeyPatch, limit: str
 ) -> None:
-    target, other = publish(places, COMMANDS), places.checkpoints / "other"
+    target, other = publish(places, commands(places)), places.checkpoints / "other"
     other.mkdir()
     (other / "model.safetensors").write_bytes(b"0" * 5000)
     before, size = files(places.checkpoints), sum(sizes(target).values())
@@ -65,11 +70,11 @@ def test_what_is_too_large_leaves_everything_as_it_was(
     (places.work / BASE / "model" / "model.safetensors").write_bytes(b"weights of the lask")  # as many bytes as before
     monkeypatch.setattr(module, limit, at)
     with pytest.raises(CheckpointError, match=r"is to be under|are to be under"):
-        publish(places, COMMANDS)
+        publish(places, commands(places))
     assert files(places.checkpoints) == before
     assert {path.name for path in places.checkpoints.iterdir()} == {BASE, "other"}
     monkeypatch.setattr(module, limit, at + 1)
-    publish(places, COMMANDS)
+    publish(places, commands(places))
     assert (target / "model.safetensors").read_bytes() == b"weights of the lask"
 
 
@@ -80,7 +85,7 @@ def test_what_is_too_large_leaves_everything_as_it_was(
 def test_a_run_without_its_result_is_named_and_nothing_is_written(places: Places, gone: str, text: str) -> None:
     (places.work / gone).unlink()
     with pytest.raises(CheckpointError) as raised:
-        publish(places, COMMANDS)
+        publish(places, commands(places))
     assert gone.rsplit("/", 1)[1] in str(raised.value)
     assert text in str(raised.value)
     assert not list(places.checkpoints.iterdir())
@@ -90,7 +95,9 @@ def test_a_card_that_names_its_base_keeps_that(places: Places) -> None:
     from training.models.figures import collect
 
     card = '---\nlibrary_name: "peft"\nbase_model: "mine/base"\n---\n# x\n'
-    text = completed(card, "instruct", collect(places), "homegrown x", "training/recipes/instruct.toml")
+    text = completed(
+        card, "instruct", collect(places, commands(places)), "homegrown x", "training/recipes/instruct.toml"
+    )
     assert text.count("base_model") == 1
 
 
@@ -104,7 +111,7 @@ def test_an_adapter_has_no_second_copy_of_the_bases_tokenizer(places: Places) ->
         for file in ("tokenizer.json", "tokenizer_config.json"):
             (places.work / name / "model" / file).write_text(text)
     (places.work / "instruct" / "model" / "chat_template.jinja").write_text("{{ messages[0].content }}")
-    there = files(publish(places, COMMANDS))
+    there = files(publish(places, commands(places)))
     assert [name for name in ADAPTERS if f"adapters/{name}/tokenizer.json" in there] == ["instruct", "sentiment"]
     assert [name for name in ADAPTERS if f"adapters/{name}/tokenizer_config.json" in there] == ["instruct", "sentiment"]
 

@@ -36,7 +36,22 @@ def test_the_rows_are_those_of_the_run(recipe: Path, tmp_path: Path) -> None:
     assert json.loads((written / "report.json").read_text()) == {
         "train.jsonl": {"rows": len(train)},
         "test.jsonl": {"rows": len(test)},
+        "test_apart.jsonl": {"rows": len(test)},  # messages of three words
     }
+
+
+def test_copies_of_messages_that_train_are_told_from_the_others(recipe: Path, tmp_path: Path) -> None:
+    series = [f"spam\tYou won prize {i}! Call us now to claim it today" for i in range(100)]
+    alone = [f"ham\tmessage{i} alone{i} and of{i} words{i} that{i} nobody{i} else{i} has{i}" for i in range(100)]
+    (tmp_path / "classify" / "sms_spam.tsv").write_text("\n".join(series + alone), "utf-8")
+    written = write_sms(tmp_path, tmp_path / "out", recipe)
+    test, apart = (
+        [json.loads(line)["text"] for line in (written / f"{side}.jsonl").read_text("utf-8").splitlines()]
+        for side in ("test", "test_apart")
+    )
+    assert any(text.startswith("You won") for text in test)
+    assert apart == [text for text in test if text.startswith("message")]
+    assert apart
 
 
 def test_a_recipe_without_test_rows_is_refused_and_nothing_is_written(recipe: Path, tmp_path: Path) -> None:
