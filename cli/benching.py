@@ -159,7 +159,7 @@ def _busy_seconds() -> float | None:
 
 def processor() -> str:
     """The processor's name as far as the system tells, and how many there are."""
-    from app.engine.process import available_cpus
+    from model.processors import available_cpus
 
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()

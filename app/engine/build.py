@@ -10,9 +10,9 @@ from app.engine.core import EngineCore
 from app.engine.costs import StepCosts
 from app.engine.grammar import GrammarCompiler
 from app.engine.messages import EngineSpec, Loaded
-from app.engine.process import available_cpus
 from app.engine.scheduler import Scheduler
 from model.backend import Backend, BackendSpec, load_backend
+from model.processors import available_cpus
 from model.tokenizer import Tokenizer
 
 

@@ -26,10 +26,11 @@ from app.engine.messages import (
     Token,
     TokenLogprobs,
 )
-from app.engine.process import Worker, WorkerProcess, available_cpus
+from app.engine.process import Worker, WorkerProcess
 from app.engine.stream import GenerationStream
 from model.errors import ContextLengthError, SamplingError
 from model.hub import resolve_model
+from model.processors import available_cpus
 from model.sampling_params import SamplingParams
 from model.tokenizer import Tokenizer
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Protocol
 
 from app.engine.messages import EngineSpec
+from model.processors import available_cpus
 
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the engine's process leaves them to its client
 _SOURCE_ROOT = Path(__file__).resolve().parents[2]
-_CGROUP_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 
 logger = logging.getLogger(__name__)
 
@@ -64,16 +64,6 @@ class WorkerProcess:
             self._process.kill()
             code = self._process.wait()
         return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-
-
-def available_cpus() -> int:
-    """Processors that this process may use: its affinity, and a container's quota, rounded down to at least 1."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = _CGROUP_CPU_MAX.read_text("ascii").split()
-        return max(1, min(cpus, int(quota) // int(period)))
-    except (OSError, ValueError):  # no cgroup v2, or the quota is "max"
-        return cpus
 
 
 def _environment(spec: EngineSpec) -> dict[str, str]:
