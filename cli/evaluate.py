@@ -1,14 +1,19 @@
 """`homegrown evaluate`: a model's measures on data, each with its convention and beside baselines."""
 
 import json
+import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cli import needs
 from cli.options import MODEL
 from cli.overrides import named_pairs
+from model.errors import ConfigError
+
+if TYPE_CHECKING:
+    from training.evaluate.suite import Evaluation
 
 
 class _WithKinds(click.Command):
@@ -41,7 +46,12 @@ class _WithKinds(click.Command):
     "--baseline-corpus", type=click.Path(path_type=Path), help="Count n-grams on this text or shard directory."
 )
 @click.option(
-    "--json", "json_file", metavar="FILE", help="Write everything as JSON; - prints it in place of the tables."
+    "--json",
+    "json_file",
+    is_flag=False,
+    flag_value="-",
+    metavar="[FILE]",
+    help="Print everything as JSON in place of the tables; or write it to FILE beside them, after each set of data.",
 )
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Write a page, its pictures and the JSON into this directory."
@@ -98,42 +108,70 @@ def evaluate(
     """
     with needs("eval"):
         from training.evaluate.page import write_page
-        from training.evaluate.results import table
         from training.evaluate.suite import evaluate as run
 
         subject, options = _load(model, given)
         quiet = json_file == "-"
+        told = _Told(None if quiet or json_file is None else Path(json_file), quiet=quiet)
+        _check_places(told.file, out)
         if not quiet:
             click.echo(subject.headline())
-        found = run(
-            subject,
-            targets,
-            options,
-            paper=paper,
-            done=lambda result: None if quiet else click.echo(f"\n{table(result)}"),
-        )
-    if quiet:
-        click.echo(json.dumps(found.to_json(), ensure_ascii=False, indent=2))
-    elif paper:
+        try:
+            found = run(subject, targets, options, paper=paper, done=told)
+        finally:  # an error in the last set of data, or Ctrl-C, takes nothing of the others'
+            told.end()
+    if paper and not quiet:
         click.echo(f"\n{found.paper_text()}")
-    if json_file is not None and not quiet:
-        from model.files import write_json
-
-        write_json(Path(json_file), found.to_json())
     if out is not None:
         click.echo(f"\n{write_page(found, out)}", err=quiet)
 
 
+class _Told:
+    """What the user gets of each set of data as soon as it is measured: a table, and all so far in `file`; or, `quiet`, one JSON
+    at the end."""
+
+    def __init__(self, file: Path | None, *, quiet: bool) -> None:
+        self.file, self._quiet = file, quiet
+        self._newest: Evaluation | None = None
+
+    def __call__(self, found: "Evaluation") -> None:
+        from model.files import write_json
+        from training.evaluate.results import table
+
+        self._newest = found
+        if not self._quiet:
+            click.echo(f"\n{table(found.results[-1])}")
+        if self.file is not None:
+            write_json(self.file, found.to_json())
+
+    def end(self) -> None:
+        """No more comes."""
+        if self._quiet and self._newest is not None:
+            click.echo(json.dumps(self._newest.to_json(), ensure_ascii=False, indent=2))
+
+
+def _check_places(file: Path | None, out: Path | None) -> None:
+    """Make what is to hold the results, before hours go into them. ConfigError for what can't."""
+    if file is not None and file.is_dir():
+        raise ConfigError(f"{file}: is a directory; name a file with --json")
+    for directory in filter(None, (file and file.parent, out)):
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"{directory}: can't be made: {error.strerror}") from None
+        if not os.access(directory, os.W_OK):
+            raise ConfigError(f"{directory}: can't be written to")
+
+
 def _load(model: str, given: dict[str, Any]) -> tuple[Any, Any]:
     """The model and the options of the command line."""
-    import os
-
     import torch
 
+    from model.processors import available_cpus
     from training.evaluate.ngram_baseline import Ngrams
     from training.evaluate.subject import Options, load_backend_subject, load_subject
 
-    threads = given["threads"] or os.cpu_count() or 1
+    threads = given["threads"] or available_cpus()
     torch.set_num_threads(threads)
     served = {name: given[name] for name in ("quantize", "dtype", "backend") if given[name] is not None}
     if served:

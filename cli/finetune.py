@@ -105,7 +105,7 @@ def classify(
         class_weights=class_weights,
         max_length=max_length,
     )
-    names = dict(named_pairs(label_name, "--label-name", "LABEL=VALUE"))
+    names = dict(named_pairs(label_name, "--label-name", "LABEL=NAME"))
     if names and isinstance(section := changes["data"], dict):  # beside those that --set may have given
         more = section.get("label_names")
         section["label_names"] = names | more if isinstance(more, dict) else more or names
@@ -117,7 +117,7 @@ def classify(
 
         settings, files = (
             ClassifySettings.from_toml(recipe, changes),
-            named_pairs(class_file, "--class-file", "LABEL=VALUE"),
+            named_pairs(class_file, "--class-file", "LABEL=FILE"),
         )
         if dry_run:
             _show_plan(

@@ -1,6 +1,6 @@
 """Classification with a trained trunk: a head put on it, and texts -> the probability of each label."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -57,10 +57,16 @@ def pad_rows(rows: Sequence[Ids], pad: int) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def label_scores(
-    model: SequenceClassifier, rows: Sequence[Ids], *, batch_tokens: int = 8192, bf16: bool = False
+    model: SequenceClassifier,
+    rows: Sequence[Ids],
+    *,
+    batch_tokens: int = 8192,
+    bf16: bool = False,
+    done: Callable[[int], object] = lambda _: None,
 ) -> Tensor:
     """Scores [n, n_labels] float32 on the CPU of tokenised texts, in their order. Rows of like length are computed
-    together, at most `batch_tokens` tokens at a time, padding included. `bf16`: products in bfloat16."""
+    together, at most `batch_tokens` tokens at a time, padding included. `bf16`: products in bfloat16. `done` is told
+    how many are finished."""
     device, was_training = model.score.weight.device, model.training
     pad = model.config.pad_token_id or 0
     scores = torch.empty(len(rows), len(model.config.labels))
@@ -70,6 +76,7 @@ def label_scores(
             tokens, lengths = pad_rows([rows[i] for i in batch], pad)
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 scores[batch] = model(tokens.to(device), lengths.to(device)).float().cpu()
+            done(len(batch))
     finally:
         model.train(was_training)
     return scores

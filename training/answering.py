@@ -1,6 +1,6 @@
 """Greedy answers to many prompts at once, for samples and measures of models in training."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -13,11 +13,16 @@ _BATCH_TOKENS = 8192  # positions of a batch's cache
 
 @torch.no_grad()
 def greedy_answers(
-    model: GPT, prompts: Sequence[Sequence[int]], max_tokens: int, *, bf16: bool = False
+    model: GPT,
+    prompts: Sequence[Sequence[int]],
+    max_tokens: int,
+    *,
+    bf16: bool = False,
+    done: Callable[[int], object] = lambda _: None,
 ) -> list[list[int]]:
     """What the model writes after each prompt (of at least one token, within its context): the likeliest token each time, up to an
     end token (left out), `max_tokens`, or the end of its context. The tokens are those of model.generate.generate at
-    temperature 0, up to ties within rounding."""
+    temperature 0, up to ties within rounding. `done` is told how many are finished."""
     was_training = model.training
     model.eval()
     answers: list[list[int]] = [[] for _ in prompts]
@@ -26,6 +31,7 @@ def greedy_answers(
         rows = _decode(Forward(model, bf16=bf16), [prompts[i] for i in batch], [limits[i] for i in batch])
         for i, answer in zip(batch, rows, strict=True):
             answers[i] = answer
+        done(len(batch))
     model.train(was_training)
     return answers
 

@@ -19,6 +19,7 @@ import torch
 
 from model.errors import ConfigError
 from model.files import sweep
+from model.processors import available_cpus
 from training import state as states
 from training.compiling import compile_in_place
 from training.costs import training_flops
@@ -94,7 +95,7 @@ def fit(job: Job, directory: Path, *, resume: bool) -> Outcome:
             try:
                 _run(job, directory, state, module, recorder, world)
             except KeyboardInterrupt:
-                recorder.note(f"stopped at step {state.counters.step}; --resume goes on from the newest saved state")
+                recorder.note(f"stopped at step {state.counters.step}; {_way_on(directory)}")
                 raise
         if parted:
             gather(objective.model, job.objective.model)
@@ -146,6 +147,13 @@ def check_directory(directory: Path, *, resume: bool) -> Path | None:
     return saved[-1] if saved else None
 
 
+def _way_on(directory: Path) -> str:
+    """How an interrupted run can go on."""
+    if states.saved_states(directory / "states"):
+        return "--resume goes on from the newest saved state"
+    return "no state was saved yet, so the same command begins anew"
+
+
 def load_best(job: Job, directory: Path, counters: states.Counters) -> None:
     """Give the job's model the weights of the state with the lowest validation loss. TrainingError when it isn't there."""
     path = directory / "states" / states.state_name(counters.best_step)
@@ -186,7 +194,7 @@ def schedule(job: Job) -> Schedule:
 def set_threads(options: RunSection) -> None:
     """Give this process its share of the processors, and let it keep the memory that one step after the other needs."""
     sharing = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    torch.set_num_threads(options.threads or max(1, (os.cpu_count() or 1) // sharing))
+    torch.set_num_threads(options.threads or max(1, available_cpus() // sharing))
     keep_freed_memory()
 
 

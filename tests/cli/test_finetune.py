@@ -122,10 +122,27 @@ def test_mistakes_are_named(tiny_llama_dir: Path, class_files: tuple[str, ...], 
         *base, *class_files, "--method", "lora", "--set", 'lora.targets=["c_attn"]'
     )
     assert "adapter_config.json: no such file" in refused("merge", tmp_path, "--out", tmp_path / "merged")
-    for wrong in (("--set", "epochs"), ("--class-file", "neg.txt"), ("--label-name", "=x")):
-        assert homegrown(*base, *wrong).exit_code == 2
+    for wrong, form in (
+        ("--set", "SECTION.FIELD=VALUE"),
+        ("--class-file", "LABEL=FILE"),
+        ("--label-name", "LABEL=NAME"),
+    ):
+        done = homegrown(*base, wrong, "=x")
+        assert done.exit_code == 2
+        assert f"is not {form}" in done.stderr
     assert not (tmp_path / "run").exists()
     assert not (tmp_path / "merged").exists()
+
+
+def test_ctrl_c_before_the_first_saved_state_promises_none(
+    tiny_llama_dir: Path, class_files: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("training.fit.run", interrupted)
+    done = homegrown("finetune", "classify", *class_files, "--model", tiny_llama_dir, "--out", tmp_path / "run", *QUICK)
+    assert "stopped at step 0; no state was saved yet, so the same command begins anew" in done.stderr
 
 
 def test_ctrl_c_leaves_a_run_to_go_on_with(tiny_llama_dir: Path, class_files: tuple[str, ...], tmp_path: Path) -> None:

@@ -53,7 +53,8 @@ def evaluate_answers(subject: Subject, path: Path | str, options: Options) -> Re
     nats = -np.array([scored.total for scored in scores])
     n_tokens = sum(len(a.reference) for a in asked)
     prompts = [a.prompt[-(context - options.max_tokens) :] for a in asked]
-    written = greedy_answers(model, prompts, options.max_tokens, bf16=subject.bf16)
+    with scorer.bar(len(prompts), "answers") as bar:
+        written = greedy_answers(model, prompts, options.max_tokens, bf16=subject.bf16, done=bar.update)
     answers = [_text(subject, ids, a.stops) for ids, a in zip(written, asked, strict=True)]
     ended = [
         len(ids) < min(options.max_tokens, context - len(prompt)) or _stopped(subject, ids, a.stops)

@@ -12,6 +12,7 @@ from training.errors import DataError
 from training.evaluate.baselines import MISSING, logistic_regression, majority
 from training.evaluate.classification import classification_report
 from training.evaluate.results import Result
+from training.evaluate.scoring import progress_bar
 from training.evaluate.subject import Options, Subject, drawn
 
 
@@ -25,7 +26,8 @@ def evaluate_classifier(subject: Subject, path: Path | str, options: Options) ->
     context = model.config.context_length
     encoded = [encode_text(subject.tokenizer, row.text) for row in chosen]
     kept = [ids[:context] for ids in encoded]
-    scores = label_scores(model, kept, batch_tokens=subject.batch_tokens, bf16=subject.bf16)
+    with progress_bar(len(kept), "classify") as bar:
+        scores = label_scores(model, kept, batch_tokens=subject.batch_tokens, bf16=subject.bf16, done=bar.update)
     probabilities = scores.double().softmax(1).numpy()
     report = classification_report(truth, probabilities, labels, seed=options.seed)
     result = Result("classify", str(path), len(chosen), len(rows), "rows", report.figures, details=report.details())

@@ -6,7 +6,7 @@ module needs the library `lm_eval`, so it is imported only when asked for.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from lm_eval.api.model import TemplateLM
@@ -102,9 +102,10 @@ class HarnessModel(TemplateLM):
         """The text that the model writes after each prompt, up to a stop, its end token, or the tokens asked for."""
         asked = [cast(tuple[str, dict[str, Any]], request.args) for request in requests]
         answers: dict[int, list[int]] = {}
-        for settings, members in _same_settings([kwargs for _, kwargs in asked]):
-            prompts = [self._prompt(asked[i][0], settings[0]) for i in members]
-            answers.update(zip(members, self._write(prompts, *settings), strict=True))
+        with self._scorer.bar(len(asked), "lm-eval") as bar:
+            for settings, members in _same_settings([kwargs for _, kwargs in asked]):
+                prompts = [self._prompt(asked[i][0], settings[0]) for i in members]
+                answers.update(zip(members, self._write(prompts, *settings, bar.update), strict=True))
         texts = []
         for i, (context, kwargs) in enumerate(asked):
             text = self.subject.tokenizer.decode(answers[i], skip_special=True)
@@ -123,11 +124,17 @@ class HarnessModel(TemplateLM):
             )
         return (self.tok_encode(context) or [self.prefix_token_id])[-room:]
 
-    def _write(self, prompts: list[list[int]], max_tokens: int, params: SamplingParams) -> Sequence[list[int]]:
+    def _write(
+        self, prompts: list[list[int]], max_tokens: int, params: SamplingParams, done: Callable[[int], object]
+    ) -> Sequence[list[int]]:
         model = self.subject.language_model
         if params.greedy:
-            return greedy_answers(model, prompts, max_tokens, bf16=self.subject.bf16)
-        return [list(generate(model, prompt, params, max_tokens)) for prompt in prompts]
+            return greedy_answers(model, prompts, max_tokens, bf16=self.subject.bf16, done=done)
+        answers = []
+        for prompt in prompts:
+            answers.append(list(generate(model, prompt, params, max_tokens)))
+            done(1)
+        return answers
 
 
 def evaluate_harness(subject: Subject, tasks: str, options: Options) -> Result:

@@ -26,6 +26,11 @@ class Request:
     target: Tokens
 
 
+def progress_bar(total: int, desc: str, *, shown: bool = True) -> tqdm:
+    """A bar of `total` items, for a terminal alone."""
+    return tqdm(total=total, desc=desc, unit="", disable=None if shown else True)
+
+
 class Scorer:
     """Scores requests in batches of about one length. `bf16`: see Forward. `batch_tokens`: tokens computed at a time, padding
     included; it changes speed and memory, not results (beyond rounding). `backend`: what computes in the model's place; of
@@ -46,7 +51,7 @@ class Scorer:
 
     def bar(self, total: int, desc: str) -> tqdm:
         """A progress bar of `total` requests, for a terminal alone."""
-        return tqdm(total=total, desc=desc, unit="", disable=None if self._progress else True)
+        return progress_bar(total, desc, shown=self._progress)
 
     def score(self, requests: Sequence[Request], *, share: bool = True, desc: str = "scoring") -> list[Scored]:
         """The scores of `requests`, in their order.

@@ -161,6 +161,8 @@ def load_subject(
         model = model.to(chosen)
         texts = directory if (directory / "tokenizer.json").is_file() else where
     else:
+        if base is not None:
+            raise ConfigError(f"base: {name} is no adapter, so it has no base model; leave --base out")
         texts = resolve_model(str(name))
         model = load_model(texts, device=chosen)
     return Subject(str(name), texts, model, Tokenizer.from_directory(texts), bf16, batch_tokens)

@@ -67,10 +67,10 @@ def evaluate(
     options: Options,
     *,
     paper: bool = False,
-    done: Callable[[Result], object] = lambda _: None,
+    done: Callable[[Evaluation], object] = lambda _: None,
 ) -> Evaluation:
-    """Measure `subject` on each of `targets` (see parse_target); `done` gets each result as soon as it is there. What is wrong with
-    a target is said before any is measured, as far as its name and its first rows tell."""
+    """Measure `subject` on each of `targets` (see parse_target); `done` gets what there is so far after each, whose result is the
+    last. What is wrong with a target is said before any is measured, as far as its name and its first rows tell."""
     if not targets:
         raise ConfigError(f"name data to evaluate on: --on [KIND=]PATH; the kinds are {', '.join(KINDS)}")
     classifier = isinstance(subject.model, SequenceClassifier)
@@ -81,7 +81,8 @@ def evaluate(
     answer_fields(options)
     for kind, _ in chosen:
         subject.check(kind)
-    results = []
+    results: list[Result] = []
+    found = Evaluation(subject, results, paper, None)
     for kind, path in chosen:
         started = time.perf_counter()
         result = measure(kind)(subject, path, options)
@@ -92,9 +93,9 @@ def evaluate(
         published = published_baseline(subject.model.config, kind) if paper else None
         result.baselines.extend([published] if published else [])
         results.append(replace(result, seconds=time.perf_counter() - started))
-        done(results[-1])
-    comparisons = compare(subject.model.config, results) if paper else None
-    return Evaluation(subject, results, paper, comparisons)
+        found = Evaluation(subject, results, paper, compare(subject.model.config, results) if paper else None)
+        done(found)
+    return found
 
 
 def measure(kind: str) -> Callable[[Subject, str, Options], Result]:

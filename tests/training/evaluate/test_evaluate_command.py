@@ -124,6 +124,19 @@ def test_results_come_out_before_a_later_file_fails(files: dict[str, str], tmp_p
     assert "bad.jsonl, line 2" in str(result.exception)
 
 
+def test_what_was_measured_outlives_an_error_in_a_later_file(
+    files: dict[str, str], tmp_path: Path, tiny_gpt2_dir: Path
+) -> None:
+    (tmp_path / "bad.jsonl").write_text('{"text": "one two three four five six seven eight"}\n{"text": 3}\n')
+    arguments = (str(tiny_gpt2_dir), "--on", files["lambada"], "--on", f"lambada={tmp_path / 'bad.jsonl'}")
+    written = tmp_path / "reports" / "today" / "e.json"
+    for told in (["--json", str(written)], ["--json", "-"], ["--json"]):
+        result = run(*arguments, *told)
+        assert isinstance(result.exception, DataError)
+        found = json.loads(written.read_text() if str(written) in told else result.stdout)
+        assert [measured["task"] for measured in found["results"]] == ["lambada"]
+
+
 def test_mistakes(files: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "odd.jsonl").write_text('{"a": 1}')
     (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(b'{"text": "a"}\n' * 4000)[:40])
@@ -156,6 +169,10 @@ def test_mistakes_are_found_before_anything_is_scored(
     arguments = ("homegrown-base", "--on", files["text"])
     nowhere = str(tmp_path / "nowhere.txt")
     assert "nowhere.txt: no such file" in failed(*arguments, "--baseline-corpus", nowhere)
+    assert "is a directory; name a file" in failed(*arguments, "--json", str(tmp_path))
+    assert "story.txt: can't be made" in failed(*arguments, "--json", f"{files['text']}/e.json")
+    assert "story.txt: can't be made" in failed(*arguments, "--out", files["text"])
+    assert "homegrown-base is no adapter" in failed(*arguments, "--base", "gpt2")
     assert "nowhere.csv: no such file" in failed(*arguments, "--train", str(tmp_path / "nowhere.csv"))
     assert "--field reply: there is no such field" in failed(*arguments, "--field", "reply=x")
     said = failed("homegrown-base", "--on", "fewshot=hf:owner/name", "--columns", "text,label")
