@@ -2,16 +2,20 @@
 
 import math
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 import torch
+from serving import Server
 
 from model.checkpoint import load_model
 from model.generate import generate
 from model.gpt import GPT
 from model.sampling_params import SamplingParams
 from model.tokenizer import Tokenizer
+from training.models.publish import check_sizes
 
 DIRECTORY = Path(__file__).parents[1] / "checkpoints" / "homegrown-base"
 
@@ -100,8 +104,68 @@ def test_transformers_computes_the_same(model: GPT, tokenizer: Tokenizer) -> Non
         assert (model(tokens) - theirs(tokens).logits).abs().max() <= 1e-4
 
 
-def test_it_is_small_and_its_card_tells_all() -> None:
-    assert sum(path.stat().st_size for path in DIRECTORY.rglob("*")) < 45 * 2**20
+def test_all_of_it_is_small() -> None:
+    check_sizes(DIRECTORY, DIRECTORY.parent, DIRECTORY.name)
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[httpx.Client]:
+    """Of the server that `make serve` starts."""
+    running = Server({})
+    try:
+        with running.wait_ready().client(timeout=60) as client:
+            yield client
+    finally:
+        code = running.stop()
+    assert code == 0
+
+
+needs_adapters = pytest.mark.skipif(not (DIRECTORY / "adapters").is_dir(), reason="no adapters are bundled")
+
+
+@needs_adapters
+def test_one_server_has_all_of_them(client: httpx.Client) -> None:
+    cards = {card["id"]: (card["task"], card["parent"]) for card in client.get("/v1/models").json()["data"]}
+    assert cards == {
+        DIRECTORY.name: ("generate", None), "instruct": ("generate", DIRECTORY.name),
+        "sentiment": ("classify", DIRECTORY.name), "sms-spam": ("classify", DIRECTORY.name),
+    }  # fmt: skip
+
+
+@needs_adapters
+@pytest.mark.parametrize(("model", "texts"), [
+    ("sms-spam", {
+        "spam": "WINNER!! You have been selected for a free prize of 1000 pounds. Call 09061701461 now to claim!",
+        "ham": "I'm at the station, can you pick me up when you get home?",
+    }),
+    ("sentiment", {
+        "positive": "a warm, funny and wonderful film, beautifully acted from beginning to end .",
+        "negative": "a dull, lifeless and badly written mess that bored me to tears .",
+    }),
+])  # fmt: skip
+def test_each_classifier_knows_plain_cases(client: httpx.Client, model: str, texts: dict[str, str]) -> None:
+    answer = client.post("/classify", json={"model": model, "input": list(texts.values())}).raise_for_status().json()
+    assert [row["label"] for row in answer["data"]] == list(texts)
+
+
+@needs_adapters
+def test_chats_and_instructions_are_answered_by_the_one_that_learned_to(client: httpx.Client) -> None:
+    message = {
+        "role": "user",
+        "content": "Where did the fox live?\n\nA fox lived in a hole under an old oak. She had a red tail.",
+    }
+    body = {"messages": [message], "temperature": 0, "max_tokens": 60}
+    chat = client.post("/v1/chat/completions", json=body).raise_for_status().json()
+    assert chat["model"] == "instruct"
+    assert chat["choices"][0]["finish_reason"] == "stop"  # it ends by itself
+    assert chat["choices"][0]["message"]["content"].strip()
+    told = client.post("/instruct", json={"instruction": "Hello", "temperature": 0, "max_tokens": 60}).json()
+    assert (told["model"], told["finish_reason"]) == ("instruct", "stop")
+    text = client.post("/generate", json={"prompt": "Once upon a time", "max_tokens": 5, "temperature": 0}).json()
+    assert text["model"] == DIRECTORY.name
+
+
+def test_its_card_tells_all() -> None:
     card = (DIRECTORY / "README.md").read_text("utf-8")
     for part in ("bits a byte", "5-gram", "OpenStax", "CC BY", "updates", "validation"):
         assert part in card

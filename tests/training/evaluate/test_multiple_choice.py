@@ -106,9 +106,10 @@ def test_hellaswag(subject: Subject, tmp_path: Path) -> None:
         assert result.figure(name).value == pytest.approx(np.mean(values)), name
     assert len({tuple(values) for values in hits.values()}) > 1  # the conventions differ on these items
     assert result.baselines[0].values["accuracy"] == pytest.approx((1 / 3 + 1 / 2 + 1 / 4) / 3)
+    assert any("each context in one piece" in note for note in result.notes)  # not as lm-eval's
 
 
-def test_hellaswag_as_published_is_put_together_and_cleaned(tmp_path: Path) -> None:
+def test_hellaswag_as_published_is_put_together_and_cleaned(subject: Subject, tmp_path: Path) -> None:
     row = {
         "activity_label": "Roof repair", "ctx_a": "A man sits on a roof.", "ctx_b": "he", "ctx": "left aside", "label": "1",
         "endings": ["[header] jumps [title] Why?  Because.", "starts"],
@@ -116,6 +117,8 @@ def test_hellaswag_as_published_is_put_together_and_cleaned(tmp_path: Path) -> N
     (item,) = read_items(write(tmp_path / "h.jsonl", [row]))
     assert item.context == "Roof repair: A man sits on a roof. He"
     assert item.endings == (" jumps. Why? Because.", "starts")
+    result = evaluate_hellaswag(subject, write(tmp_path / "h.jsonl", [row]), Options())
+    assert not any("in one piece" in note for note in result.notes)
     assert item.label == 1
 
 

@@ -195,6 +195,15 @@ def test_without_a_corpus_the_ngrams_are_said_to_be_missing(subject: Subject, tm
         Ngrams(tmp_path / "none.txt", subject.tokenizer)
 
 
+def test_ngrams_that_memory_has_no_room_for_are_refused_before_they_are_counted(
+    subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.txt").write_text("A red house by the sea. " * 40)
+    monkeypatch.setattr("training.evaluate.ngram_baseline.memory_free", lambda device: 10_000)
+    with pytest.raises(DataError, match=r"a\.txt: n-gram models of its \d+ tokens may need 0\.\d GB"):
+        Ngrams(tmp_path / "a.txt", subject.tokenizer).model(3)
+
+
 def test_shards_serve_as_a_corpus_for_their_own_tokenizer_alone(subject: Subject, tmp_path: Path) -> None:
     from training.data.shards import write_shards
 
