@@ -36,13 +36,14 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_whole(path, lambda part: part.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8"))
 
 
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+def write_whole(path: Path, write: Callable[[Path], object], *, mode: int | None = 0o644) -> None:
     """Let `write` fill a file beside `path`, sync it, then put it in place: a crash or a full disk leaves the old
-    file."""
+    file. `mode` None leaves to the user's umask who may read it."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         write(part)
-        part.chmod(0o644)  # some writers make files for their owner alone; a model directory is for every user
+        if mode is not None:
+            part.chmod(mode)  # some writers make files for their owner alone; a model directory is for every user
         _sync(part)
         part.replace(path)
         _sync(path.parent)
@@ -64,15 +65,21 @@ def staged_directory(target: Path, *, overwrite: bool = False) -> Iterator[Path]
     try:
         stage.chmod(0o755)
         yield stage
-        for path in [*stage.rglob("*"), stage]:
-            _sync(path)
-        if target.exists():
-            _exchange(target, stage)
-        else:
-            stage.replace(target)
-        _sync(target.parent)
+        put_in_place(stage, target)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
+
+
+def put_in_place(stage: Path, target: Path) -> None:
+    """Let the directory `stage`, once it is synced to the disk, take the place of `target`, which comes back if that fails."""
+    for path in [*stage.rglob("*"), stage]:
+        if not path.is_symlink():
+            _sync(path)
+    if target.exists():
+        _exchange(target, stage)
+    else:
+        stage.replace(target)
+    _sync(target.parent)
 
 
 def _beside(target: Path, kind: str) -> Path:
@@ -94,8 +101,8 @@ def _exchange(target: Path, stage: Path) -> None:
 
 
 def sweep(directory: Path) -> None:
-    """Remove from `directory` what write_whole and staged_directory were writing there for processes that were killed, by their
-    names alone; what a living process writes stays. A directory that was about to be replaced comes back.
+    """Remove from `directory` what write_whole, staged_directory and put_in_place were writing there for processes that were
+    killed, by their names alone; what a living process writes stays. A directory that was about to be replaced comes back.
 
     To be called before this process writes there: a leaving that bears its own number is of one before it.
     """

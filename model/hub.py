@@ -7,6 +7,7 @@ directory beside it, from which an interrupted pull goes on.
 A model directory may carry LoRA adapters: PEFT directories in its own folder `adapters`, each called by its directory's name.
 """
 
+import errno
 import os
 import re
 import shutil
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from model.architectures import config_from_hf
 from model.errors import CheckpointError, ConfigError
-from model.files import INDEX, WEIGHTS, file_sha256, read_json, write_json
+from model.files import INDEX, WEIGHTS, file_sha256, put_in_place, read_json, sweep, write_json
 
 ALIASES = {
     "gpt2": "openai-community/gpt2",
@@ -37,6 +38,8 @@ _OF_ADAPTER = (
     "adapter_config.json", "adapter_model.safetensors", "labels.json", "chat_template.jinja", "instruction_template.jinja",
     "tokenizer.json", "tokenizer_config.json", "README.md", "LICENSE",
 )  # fmt: skip
+# What only the disk says: a network's errors have other numbers.
+_OF_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
 _ADAPTER_WEIGHTS = re.compile(rf"{ADAPTERS}/([A-Za-z0-9][A-Za-z0-9._-]*)/adapter_model\.safetensors")
 
 
@@ -88,6 +91,7 @@ def pull(name: str, *, revision: str | None = None, offline: bool = False) -> Pa
     if not _REPOSITORY.fullmatch(repository):
         raise CheckpointError(f"{name!r} is no Hub id like owner/name, nor one of {', '.join(ALIASES)}")
     target = _place(repository)
+    sweep(target.parent)  # a pull that was killed while it replaced the model has left it beside its place
     record = read_json(target / RECORD) if (target / RECORD).is_file() else {}
     have = record.get("revision")
     if offline or constants.HF_HUB_OFFLINE:
@@ -114,8 +118,7 @@ def pull(name: str, *, revision: str | None = None, offline: bool = False) -> Pa
     write_json(stage / RECORD, {**about, "adapters": brought} if brought else about)
     if target.exists():
         _keep_adapters(target, stage, set(record.get("adapters", ())))
-        shutil.rmtree(target)
-    stage.replace(target)
+    put_in_place(stage, target)
     return target
 
 
@@ -144,12 +147,15 @@ def _adapter_files(names: set[str]) -> list[str]:
 
 
 def _keep_adapters(old: Path, new: Path, pulled: set[str]) -> None:
-    """Move the adapters that somebody put into the old directory into the new one: all but those that were pulled with it."""
+    """Copy the adapters that somebody put into the old directory into the new one: all but those that were pulled with it."""
     for directory in (old / ADAPTERS).glob("*/"):
         kept = new / ADAPTERS / directory.name
         if directory.name not in pulled and not kept.exists():
+            part = new / f".{directory.name}.part"  # a copy that is cut short must not pass for the adapter
+            shutil.rmtree(part, ignore_errors=True)
+            shutil.copytree(directory, part, symlinks=True)
             kept.parent.mkdir(exist_ok=True)
-            directory.replace(kept)
+            part.replace(kept)
 
 
 def _shards(names: set[str]) -> list[str]:
@@ -174,7 +180,7 @@ def _fetch(repository: str, commit: str, files: Sequence[str], stage: Path) -> N
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
         url = hf_hub_url(repository, name, revision=commit)
-        with _explained(repository, commit), part.open("ab") as file:
+        with _explained(repository, commit, part), part.open("ab") as file:
             facts = get_hf_file_metadata(url)
             if facts.size is not None and file.tell() > facts.size:
                 file.seek(0)
@@ -194,8 +200,8 @@ def _fetch(repository: str, commit: str, files: Sequence[str], stage: Path) -> N
 
 
 @contextmanager
-def _explained(repository: str, revision: str | None) -> Iterator[None]:
-    """What the Hub's client raises, as one line."""
+def _explained(repository: str, revision: str | None, file: Path | None = None) -> Iterator[None]:
+    """What the Hub's client raises, as one line. `file`: what is being written."""
     from huggingface_hub import errors
 
     try:
@@ -210,7 +216,14 @@ def _explained(repository: str, revision: str | None) -> Iterator[None]:
         ) from None
     except errors.HfHubHTTPError as error:
         raise CheckpointError(f"{repository}: the Hub answered {error.response.status_code}; try again later") from None
-    except Exception as error:  # the exceptions of the HTTP library beneath, which changes with the client's version
+    except (
+        Exception
+    ) as error:  # mostly the exceptions of the HTTP library beneath, which changes with the client's version
+        if isinstance(error, OSError) and error.errno in _OF_DISK:
+            raise CheckpointError(
+                f"{file or error.filename}: can't be written: {error.strerror}; when it can, run the command again, it goes on "
+                "where it was"
+            ) from None
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
             f"{repository}: the Hub can't be reached ({reason}); with a network run the command again, it goes on where it was"

@@ -21,6 +21,7 @@ import pytest
 from serving import wait_for
 from tiny import random_model, tiny_config
 
+from model import hub as hub_module
 from model.checkpoint import load_model, save_model
 from model.errors import CheckpointError
 from model.hub import resolve_model
@@ -266,6 +267,66 @@ def test_a_killed_pull_goes_on_where_it_was(hub: Hub, tmp_path: Path) -> None:
     assert any(10_000_000 < start <= cut for start in ranges)
     original = hub.repositories["openai-community/gpt2"] / "model.safetensors"
     assert (models / "openai-community" / "gpt2" / "model.safetensors").read_bytes() == original.read_bytes()
+
+
+def test_a_full_disk_is_no_missing_network(hub: Hub, tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    stage = models / "openai-community" / f".gpt2.{COMMIT}.part"
+    stage.mkdir(parents=True)
+    (stage / "config.json.part").symlink_to("/dev/full")
+    said = refused(pull(models, "gpt2", endpoint=hub.url))
+    assert f"{stage / 'config.json.part'}: can't be written: No space left on device; when it can" in said
+
+
+@pytest.fixture
+def pulled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model that was pulled, with an adapter that was put there; the Hub has a newer commit."""
+    monkeypatch.setenv("HOMEGROWN_MODELS", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    target = tmp_path / "openai-community" / "gpt2"
+    (target / "adapters" / "mine").mkdir(parents=True)
+    (target / "adapters" / "mine" / "adapter_config.json").write_text("{}")
+    (target / "homegrown.json").write_text('{"revision": "old"}')
+    config = '{"model_type": "gpt2", "vocab_size": 9, "n_positions": 8, "n_embd": 8, "n_layer": 1, "n_head": 1}'
+
+    def fetch(_repository: str, _commit: str, _files: list[str], stage: Path) -> None:
+        stage.mkdir(parents=True, exist_ok=True)
+        (stage / "config.json").write_text(config)
+
+    monkeypatch.setattr(hub_module, "_look_up", lambda *_: (COMMIT, ["config.json"]))
+    monkeypatch.setattr(hub_module, "_fetch", fetch)
+    return target
+
+
+def test_the_old_commit_stays_whole_until_the_new_one_is_there(pulled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace = Path.replace
+
+    def fail(self: Path, target: Path) -> Path:
+        if self.name.endswith(f"{COMMIT}.part"):
+            raise OSError(5, "Input/output error")
+        return replace(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", fail)
+        with pytest.raises(OSError, match="Input/output"):
+            hub_module.pull("gpt2")
+    assert everything(pulled) == ["adapters/mine/adapter_config.json", "homegrown.json"]
+    assert json.loads((pulled / "homegrown.json").read_text())["revision"] == "old"
+    assert hub_module.pull("gpt2") == pulled
+    assert everything(pulled) == ["adapters/mine/adapter_config.json", "config.json", "homegrown.json"]
+    assert json.loads((pulled / "homegrown.json").read_text())["revision"] == COMMIT
+    assert [path.name for path in pulled.parent.iterdir()] == ["gpt2"]
+
+
+def test_a_model_comes_back_whose_replacement_was_killed(pulled: Path) -> None:
+    with subprocess.Popen(["true"]) as gone:
+        gone.wait()
+    old = pulled.with_name(f".gpt2.{gone.pid}.abcd_123.old")
+    old.mkdir()
+    pulled.replace(old / "gpt2")
+    assert hub_module.pull("gpt2", offline=True) == pulled
+    assert (pulled / "adapters" / "mine" / "adapter_config.json").is_file()
+    assert not old.exists()
 
 
 def test_a_part_that_is_no_part_is_fetched_anew(hub: Hub, tmp_path: Path) -> None:
