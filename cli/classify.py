@@ -18,7 +18,9 @@ from cli.options import MODEL, engine_options, engine_spec, json_option, say_res
     "--label", "labels", multiple=True, help="For a model that is no classifier: a label to choose; name each."
 )
 @click.option(
-    "--examples", type=click.Path(path_type=Path), help="With --label: a file of rows to show first (few-shot)."
+    "--examples",
+    type=click.Path(path_type=Path),
+    help="With --label: a file of rows to show first (few-shot), their texts in the same column, their labels in one called label.",
 )
 @click.option(
     "--template", help="With --label: how a text and its label are shown, as 'Review: {text}\\nTone: {label}'."

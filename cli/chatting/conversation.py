@@ -52,7 +52,7 @@ class Conversation:
         else:
             text = json.dumps({"model": model, "messages": self.messages}, ensure_ascii=False, indent=2) + "\n"
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, lambda part: part.write_text(text, "utf-8"))
+        write_whole(path, lambda part: part.write_text(text, "utf-8"), mode=None)
 
     @classmethod
     def load(cls, path: Path) -> "Conversation":

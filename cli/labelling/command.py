@@ -10,12 +10,14 @@ import click
 from app.likelihood import DEFAULT_TEMPLATE, LABEL_PLACE, TEXT_PLACE
 from cli.labelling.journal import Journal
 from cli.labelling.labellers import Labeller, Zeroshot, identity, make_labeller
-from cli.labelling.output import check_kind, is_flat, json_line
+from cli.labelling.output import check_kind, is_flat, json_line, try_out
 from cli.labelling.source import Facts, Source
 from cli.labelling.work import Names, Tally, check_names, label_rows, say_stopped, stream_rows, write_output
 from cli.local import Chosen, LocalEngine, choose, explained
+from cli.screen import busy
 from model.errors import ConfigError
 from training.data.labelled import read_labelled
+from training.data.tables import table_files
 
 
 @dataclass(frozen=True)
@@ -65,19 +67,20 @@ def _told_labels(
 def run(order: Order, *, resume: bool, force: bool) -> dict[str, Any] | None:
     """What was done, for a script; None where the rows were printed."""
     if order.out is None:
-        facts = order.source.look()
+        facts = _look(order)
         with LocalEngine(order.chosen.directory, adapters=order.chosen.adapters, **order.spec) as engine, explained():
             _print(order, facts, make_labeller(engine, order.chosen, order.told))
         return None
     # Unfinished work on a file that is there was begun with --force.
     if order.out.exists() and not force and not (resume and _place(order.out).exists()):
         raise ConfigError(f"{order.out}: is already there; name another file with --out, or replace it with --force")
-    facts = order.source.look()
+    facts = _look(order)
     journal = _journal(order, order.out, facts, resume=resume, force=force)
     try:
         tally = _fill(order, order.out, facts, journal)
     except KeyboardInterrupt:
-        say_stopped(journal, facts.rows)
+        if journal.done:
+            say_stopped(journal, facts.rows)
         raise
     finally:
         journal.close()
@@ -95,6 +98,17 @@ def run(order: Order, *, resume: bool, force: bool) -> dict[str, Any] | None:
         "seconds": round(tally.seconds, 3),
         "rows_per_second": round(tally.fresh / tally.seconds, 1) if tally.fresh else None,
     }
+
+
+def _look(order: Order) -> Facts:
+    """What the file holds. DataError for a row that can't be read, or that the file to write can't hold."""
+    source, out = order.source, order.out
+    table_files([source.path])  # that it is there at all
+    with busy(f"reading {source.path.name}"):
+        if out is None or not is_flat(out):
+            return source.look()
+        way = {"delimiter": source.delimiter, "schema": source.schema}
+        return source.look(lambda rows: try_out(out, rows, **way))
 
 
 def _place(out: Path) -> Path:
@@ -126,5 +140,4 @@ def _fill(order: Order, out: Path, facts: Facts, journal: Journal) -> Tally:
 
 def _print(order: Order, facts: Facts, labeller: Labeller) -> None:
     check_names(order.source, facts.fields, order.names.of(labeller.labels, flat=False))
-    tally = Tally.over(labeller.labels)
-    stream_rows(order.source, labeller, order.names, facts.rows, tally, lambda record: click.echo(json_line(record)))
+    stream_rows(order.source, labeller, order.names, facts.rows, lambda record: click.echo(json_line(record)))

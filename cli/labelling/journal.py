@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from cli.labelling.labellers import Scores
 from model.errors import HomegrownError
@@ -65,7 +65,7 @@ class Journal:
 
     def close(self) -> None:
         """Stop writing; may be called twice."""
-        _close(self._file)
+        self._file.close()
 
     def remove(self) -> None:
         """The work is done."""
@@ -79,8 +79,3 @@ def _readable(line: bytes) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _close(file: IO[str]) -> None:
-    if not file.closed:
-        file.close()

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -21,12 +22,18 @@ def check_kind(path: Path) -> None:
         raise DataError(f"{path}: the name must end in {', '.join(_WRITERS)}")
 
 
+def try_out(path: Path, records: Iterable[Record], *, delimiter: str = ",", schema: Any = None) -> None:
+    """Raise what `write_records` would, without writing: before the records have cost anything."""
+    _WRITERS[path.suffix.lower()](Path(os.devnull), iter(records), delimiter, schema)
+
+
 def write_records(path: Path, records: Iterable[Record], *, delimiter: str = ",", schema: Any = None) -> None:
     """Write the records as the name's ending says. `delimiter`: of .csv; `schema`: of a parquet file that the records come from.
     DataError names what the kind of file can't hold."""
     writer = _WRITERS[path.suffix.lower()]
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, lambda part: writer(part, iter(records), delimiter, schema))
+    # The texts may be private: the umask decides who reads them.
+    write_whole(path, lambda part: writer(part, iter(records), delimiter, schema), mode=None)
 
 
 def is_flat(path: Path) -> bool:
@@ -55,14 +62,22 @@ def _write_tsv(path: Path, records: Iterator[Record], _delimiter: str, _schema: 
 def _table(records: Iterator[Record]) -> Iterator[list[str]]:
     """The header and the rows as texts; other values than texts as JSON has them. DataError for a row of other columns."""
     columns: Sequence[str] | None = None
-    for number, record in enumerate(records, 1):
+    for record in _alike(records):
         if columns is None:
             columns = list(record)
             yield columns
-        if record.keys() != set(columns):
-            other = next(iter(record.keys() ^ set(columns)))
-            raise DataError(f"row {number}: {other!r} isn't in every row, so they make no table; write .jsonl instead")
         yield [_text(record[name]) for name in columns]
+
+
+def _alike(records: Iterator[Record]) -> Iterator[Record]:
+    """The records, as long as all have the columns of the first. DataError for one that hasn't."""
+    columns: set[str] | None = None
+    for number, record in enumerate(records, 1):
+        columns = set(record) if columns is None else columns
+        if record.keys() != columns:
+            other = min(record.keys() ^ columns, key=str)
+            raise DataError(f"row {number}: {other!r} isn't in every row, so they make no table; write .jsonl instead")
+        yield record
 
 
 def _text(value: Any) -> str:
@@ -97,6 +112,7 @@ def _write_parquet(path: Path, records: Iterator[Record], _: str, schema: Any) -
         import pyarrow
         from pyarrow import parquet
     writer = None
+    records = _alike(records)  # pyarrow would leave out what the first doesn't have
     try:
         while batch := list(islice(records, _BATCH)):
             if writer is None:

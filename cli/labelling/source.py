@@ -1,7 +1,7 @@
 """The file whose texts are to be labelled."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,11 @@ class Facts:
     rows: int
     fields: frozenset[str]
     sha256: str
+
+
+def _take_all(rows: Iterator[dict[str, Any]]) -> None:
+    for _ in rows:
+        pass
 
 
 @dataclass(frozen=True)
@@ -40,14 +45,21 @@ class Source:
                 missing = self.text_field in row.values and row.values[self.text_field] is None
                 yield row, None if missing else required(row, self.text_field).strip() or None
 
-    def look(self) -> Facts:
-        """Reads all of it once, so that what is wrong with any row is told before work begins."""
+    def look(self, check: Callable[[Iterator[dict[str, Any]]], object] | None = None) -> Facts:
+        """Reads all of it once, so that what is wrong with any row is told before work begins; by `check` too, which gets the rows
+        on the way and must take all of them."""
         digest, rows, fields = hashlib.sha256(), 0, set[str]()
-        for row, text in self.rows():
-            rows += 1
-            fields |= row.values.keys()
-            data = b"" if text is None else text.encode()
-            digest.update(len(data).to_bytes(8, "big") + data)
+
+        def passing() -> Iterator[dict[str, Any]]:
+            nonlocal rows
+            for row, text in self.rows():
+                rows += 1
+                fields.update(row.values)
+                data = b"" if text is None else text.encode("utf-8", "surrogatepass")
+                digest.update(len(data).to_bytes(8, "big") + data)
+                yield dict(row.values)
+
+        (check or _take_all)(passing())
         return Facts(rows, frozenset(fields), digest.hexdigest())
 
     @property

@@ -116,19 +116,13 @@ def write_output(
     write_records(out, records(), delimiter=source.delimiter, schema=source.schema)
 
 
-def stream_rows(
-    source: Source, labeller: Labeller, names: Names, total: int, tally: Tally, show: Callable[[Record], None]
-) -> None:
+def stream_rows(source: Source, labeller: Labeller, names: Names, total: int, show: Callable[[Record], None]) -> None:
     """Label all rows, and show each as soon as it is done."""
-    begun = time.perf_counter()
     with _bar(total, 0) as bar:
         for batch, scores in _labelled(source.rows(), labeller):
             for row, each in zip(batch, scores, strict=True):
-                tally.add(labeller.labels, each)
                 show({**row.values, **names.fields(labeller.labels, each, flat=False)})
-            tally.fresh += len(batch)
             bar.update(len(batch))
-    tally.seconds = time.perf_counter() - begun
 
 
 def _labelled(

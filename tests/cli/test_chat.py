@@ -192,6 +192,15 @@ def test_a_file_that_is_no_conversation_is_refused(tmp_path: Path, content: str,
         Conversation.load(tmp_path / "talk.json")
 
 
+def test_what_was_said_is_for_whom_the_umask_allows(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        talk("hello", f"/save {tmp_path / 'a.json'}", f"/save {tmp_path / 'a.md'}")
+    finally:
+        os.umask(before)
+    assert {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {"a.json": 0o600, "a.md": 0o600}
+
+
 def test_words_are_completed(tmp_path: Path) -> None:
     (tmp_path / "talk.json").touch()
     session = Session(Answers(), Typed([]), Conversation(), Sampling())  # type: ignore[arg-type]

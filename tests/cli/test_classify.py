@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -164,6 +165,31 @@ def test_mistakes_are_named_before_anything_is_written(trunk: Path, table: Path,
     assert (tmp_path / "there.csv").read_text() == "old"
 
 
+def test_what_the_file_to_write_cannot_hold_is_told_before_the_model_works(
+    trunk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cli.labelling.command.LocalEngine", lambda *_, **__: pytest.fail("the model was loaded"))
+    rows = tmp_path / "mails.jsonl"
+    rows.write_text('{"text": "a"}\n{"text": "b", "cc": "me"}\n')
+    (tmp_path / "mixed.jsonl").write_text('{"text": "a", "n": 1}\n{"text": "b", "n": "one"}\n')
+    (tmp_path / "tabs.jsonl").write_text('{"text": "a\\tb"}\n')
+    for name in ("out.csv", "out.tsv", "out.parquet"):
+        said = refused(rows, "--model", trunk, "--out", tmp_path / name)
+        assert "row 2: 'cc' isn't in every row" in said
+        assert "write .jsonl instead" in said
+    assert "make no parquet file" in refused(
+        tmp_path / "mixed.jsonl", "--model", trunk, "--out", tmp_path / "out.parquet"
+    )
+    assert "tab or a line break" in refused(tmp_path / "tabs.jsonl", "--model", trunk, "--out", tmp_path / "out.tsv")
+    assert {path.suffix for path in tmp_path.iterdir()} == {".jsonl"}
+
+
+def test_nothing_to_go_on_with_is_not_promised(trunk: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cli.labelling.command.label_rows", _interrupted)
+    assert "--resume" not in classify(table, "--model", trunk).stderr
+    assert [path for path in table.parent.iterdir() if path != table] == []
+
+
 def test_a_forced_run_that_was_interrupted_can_go_on(trunk: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = table.with_name("out.csv")
     out.write_text("old")
@@ -280,6 +306,16 @@ def test_what_a_kind_of_file_cannot_hold_is_told(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     write_records(tmp_path / "a.jsonl", [{"a": "x", "b": "\ud800"}, {"c": None}])
     assert [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()][1] == {"c": None}
+
+
+def test_who_may_read_the_labels_is_up_to_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        for name in ("a.csv", "a.jsonl", "a.parquet"):
+            write_records(tmp_path / name, [{"text": "a private word"}])
+            assert (tmp_path / name).stat().st_mode & 0o777 == 0o600
+    finally:
+        os.umask(before)
 
 
 def test_a_files_own_way_is_kept(tmp_path: Path) -> None:
