@@ -154,6 +154,26 @@ def test_a_server_that_is_away_is_told_beside_the_text(tab: Page, troubles: Any)
     expect(tab.get_by_role("list", name="Labels by probability")).to_be_visible()
 
 
+def test_an_answer_to_something_else_is_dropped_and_two_clicks_stop_nothing(tab: Page) -> None:
+    held: list[Route] = []
+    tab.route("**/classify", lambda route: held.append(route))
+    add_labels(tab)
+    tab.get_by_label("Text", exact=True).fill(TEXT)
+    classify = tab.get_by_role("button", name="Classify", exact=True)
+    stop = tab.get_by_role("button", name="Stop", exact=True)
+    classify.dblclick()
+    expect(stop).to_be_visible()
+    tab.wait_for_timeout(200)
+    expect(stop).to_be_visible()
+    tab.get_by_role("button", name="mood").click()  # another question
+    expect(classify).to_be_visible()
+    tab.unroute("**/classify")
+    classify.click()
+    expect(tab.get_by_role("list", name="Labels by probability")).to_be_visible()
+    tab.get_by_label("Trained classifier").check()
+    expect(tab.get_by_role("list", name="Labels by probability")).to_have_count(0)
+
+
 def test_a_text_that_is_too_long_says_that_it_was_cut(tab: Page) -> None:
     add_labels(tab)
     tab.get_by_label("Text", exact=True).fill("word " * 2000)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from classifying import LABELS, STARS, TEXT, add_labels, ask
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Dialog, Page, Route, expect
 from serving import Server
 
 PHONE = (360, 740)
@@ -95,11 +95,15 @@ def test_column_header_and_format_can_be_corrected(tab: Page) -> None:
     tab.get_by_label("Many texts").check()
     tab.get_by_label("Or paste texts").fill("short,a much longer sentence\nx,and another of these\n")
     tab.get_by_role("button", name="Read it").click()
+    expect(tab.get_by_role("heading", name="pasted text")).to_be_focused()
     expect(tab.get_by_role("button", name="Classify 2 rows")).to_be_visible()
+    tab.get_by_label("Read as").focus()
     tab.get_by_label("Read as").select_option("csv")
     named = tab.get_by_label("The first row has the columns’ names")
+    expect(tab.get_by_label("Read as")).to_be_focused()  # though all of it was made anew
     named.set_checked(True)
     expect(tab.get_by_role("button", name="Classify 1 row")).to_be_visible()
+    expect(named).to_be_focused()
     expect(tab.get_by_label("Texts are in").locator("option")).to_have_text(["short", "a much longer sentence"])
     named.set_checked(False)
     expect(tab.get_by_role("button", name="Classify 2 rows")).to_be_visible()
@@ -107,6 +111,7 @@ def test_column_header_and_format_can_be_corrected(tab: Page) -> None:
     expect(tab.get_by_text("Line 1 is no JSON")).to_be_visible()
     tab.get_by_role("button", name="Take another").click()
     expect(tab.get_by_label("Or paste texts")).to_be_visible()
+    expect(tab.locator("input[type=file]")).to_be_focused()
 
 
 def test_a_file_that_is_no_table_is_refused_in_words(tab: Page, tmp_path: Path) -> None:
@@ -145,15 +150,21 @@ def test_paused_work_outlives_the_page_and_nothing_is_asked_twice(tab: Page, tmp
     expect(tab.get_by_role("progressbar")).to_have_attribute("value", "8")
     held[0].fulfill(response=held[0].fetch())
     expect(tab.get_by_text("Paused", exact=True)).to_be_visible()
+    expect(tab.get_by_role("button", name="Continue")).to_be_focused()  # in the place of Pause
     first = rows_of(downloaded(tab)[1])
     done = [row["review"] for row in first if row["label 2"]]
     assert 8 < len(done) < 60
     assert done == [*asked[0], *asked[1]] == texts[: len(done)]
     tab.reload()
     expect(tab.get_by_role("progressbar")).to_have_attribute("value", str(len(done)))
+    expect(tab.get_by_text("Paused", exact=True)).to_be_visible()
     assert rows_of(downloaded(tab)[1]) == first
-    tab.get_by_role("button", name="Continue").click()
+    tab.get_by_label("Rows", exact=True).focus()  # its counts wait until nobody has it open
+    tab.get_by_role("button", name="Continue").evaluate("(button) => button.click()")
     expect(tab.get_by_text("Done: 60 rows.")).to_be_visible()
+    tab.get_by_role("button", name="Download CSV").focus()
+    texts_of = tab.get_by_label("Rows", exact=True).locator("option").all_inner_texts()[1:]
+    assert sum(int(re.findall(r"\((\d+)\)$", text)[0]) for text in texts_of) == 60
     whole = rows_of(downloaded(tab)[1])
     assert whole[: len(done)] == first[: len(done)]
     assert all(row["label 2"] in LABELS for row in whole)
@@ -182,9 +193,62 @@ def test_cancelled_work_is_kept_can_go_on_and_be_deleted(tab: Page, tmp_path: Pa
     expect(tab.get_by_text("Done: 30 rows.")).to_be_visible()
     tab.get_by_role("button", name="Another job").click()
     expect(tab.get_by_text("30 of 30 rows")).to_be_visible()
+    expect(tab.locator("input[type=file]")).to_be_focused()
+    tab.get_by_role("button", name="Open many.csv").click()
+    expect(tab.get_by_role("heading", name="many.csv")).to_be_focused()
+    tab.get_by_role("button", name="Another job").click()
     tab.once("dialog", lambda dialog: dialog.accept())
     tab.get_by_role("button", name="Delete many.csv").click()
     expect(tab.get_by_text("Kept in this browser")).to_be_hidden()
+    expect(tab.locator("input[type=file]")).to_be_focused()
+
+
+def test_a_job_that_another_window_deletes_is_told_and_leaves_nothing_behind(tab: Page, tmp_path: Path) -> None:
+    calls: list[Route] = []
+
+    def handle(route: Route) -> None:
+        calls.append(route)
+        if len(calls) != 2:  # the second one waits
+            route.fulfill(response=route.fetch())
+
+    tab.route("**/classify", handle)
+    add_labels(tab)
+    begin_job(tab, write_csv(tmp_path / "many.csv", [f"Text number {i}." for i in range(12)]))
+    expect(tab.get_by_role("progressbar")).to_have_attribute("value", "8")
+    other = tab.context.new_page()
+    other.goto(tab.url)
+    other.get_by_label("Many texts").check()
+    other.once("dialog", lambda dialog: dialog.accept())
+    other.get_by_role("button", name="Delete many.csv").click()
+    expect(other.get_by_text("Kept in this browser")).to_be_hidden()
+    calls[1].fulfill(response=calls[1].fetch())
+    expect(tab.get_by_role("alert").filter(has_text="it was deleted in another window")).to_be_visible()
+    expect(tab.get_by_text("Done: 12 rows.")).to_be_visible()
+    kept = """async () => {
+      const [{ name }] = await indexedDB.databases();
+      const database = await new Promise((done) => (indexedDB.open(name).onsuccess = (event) => done(event.target.result)));
+      const count = (store) => new Promise((done) => {
+        database.transaction(store).objectStore(store).count().onsuccess = (event) => done(event.target.result);
+      });
+      return [name, await count("heads"), await count("bodies"), await count("results")];
+    }"""
+    name, *counts = other.evaluate(kept)
+    assert ":/:" in name  # the path is in it: another server behind the same proxy has its own
+    assert counts == [0, 0, 0]
+
+
+def test_two_clicks_begin_one_job_and_formulas_stay_texts(tab: Page, tmp_path: Path) -> None:
+    texts = ["=HYPERLINK(1)", "-5", "+a", "@b", "- so"]
+    add_labels(tab)
+    tab.get_by_label("Many texts").check()
+    tab.locator("input[type=file]").set_input_files(write_csv(tmp_path / "few.csv", texts))
+    start = tab.get_by_role("button", name="Classify 5 rows")
+    start.evaluate("(button) => { button.click(); button.click(); }")
+    expect(tab.get_by_text("Done: 5 rows.")).to_be_visible()
+    rows = rows_of(downloaded(tab)[1])
+    assert [row["review"] for row in rows] == ["'=HYPERLINK(1)", "-5", "'+a", "'@b", "'- so"]
+    tab.get_by_role("button", name="Another job").click()
+    expect(tab.get_by_role("button", name="Open few.csv")).to_have_count(1)
 
 
 def test_a_busy_server_is_waited_for_and_a_missing_model_told(tab: Page, tmp_path: Path, troubles: Any) -> None:
@@ -242,6 +306,21 @@ def test_a_browser_that_keeps_nothing_says_so(tab: Page, tmp_path: Path) -> None
     expect(tab.get_by_role("alert").filter(has_text="can’t keep the job (forbidden here)")).to_be_visible()
     expect(tab.get_by_text("Done: 2 rows.")).to_be_visible()
     assert len(rows_of(downloaded(tab)[1])) == 2
+    asked: list[str] = []
+
+    def answer(dialog: Dialog) -> None:
+        asked.append(dialog.message)
+        if len(asked) == 1:
+            dialog.dismiss()
+        else:
+            dialog.accept()
+
+    tab.on("dialog", answer)
+    tab.get_by_role("button", name="Another job").click()
+    expect(tab.get_by_text("Done: 2 rows.")).to_be_visible()
+    tab.get_by_role("button", name="Another job").click()
+    expect(tab.get_by_label("Or paste texts")).to_be_visible()
+    assert asked == ["This browser could not keep these results. Leave without downloading them?"] * 2
 
 
 def test_accessible_and_fitting_with_results(

@@ -1,6 +1,7 @@
 /** Jobs over many texts, kept in this browser (IndexedDB), so that a closed window or a crash loses nothing. */
 
-const DATABASE = "homegrown-jobs";
+import { storePrefix } from "./store.js";
+
 const VERSION = 1;
 
 /**
@@ -35,7 +36,7 @@ export async function saveJob({ body, ...head }) {
 }
 
 /**
- * Add results to a job; later ones of a place count.
+ * Add results to a job; later ones of a place count. Fails where the job is no longer there.
  * @param {string} id
  * @param {[number, object|null][]} entries place and result; null takes one away
  * @param {number} done how many rows have one now
@@ -44,7 +45,10 @@ export async function saveResults(id, entries, done) {
   await ask("readwrite", (stores) => {
     stores.results.add({ job: id, entries });
     const head = stores.heads.get(id);
-    head.onsuccess = () => head.result && stores.heads.put({ ...head.result, done, changed: Date.now() });
+    head.onsuccess = () => {
+      if (head.result) stores.heads.put({ ...head.result, done, changed: Date.now() });
+      else head.transaction.abort(); // results without a job would stay for ever
+    };
     return head;
   });
 }
@@ -79,7 +83,7 @@ let opening = null;
 
 function open() {
   opening ??= new Promise((resolve, reject) => {
-    const request = indexedDB.open(DATABASE, VERSION);
+    const request = indexedDB.open(`${storePrefix()}jobs`, VERSION);
     request.onupgradeneeded = () => {
       request.result.createObjectStore("heads", { keyPath: "id" });
       request.result.createObjectStore("bodies", { keyPath: "id" });
@@ -101,6 +105,6 @@ async function ask(mode, work) {
     const stores = Object.fromEntries([...transaction.objectStoreNames].map((name) => [name, transaction.objectStore(name)]));
     const request = work(stores);
     transaction.oncomplete = () => resolve(request.result);
-    transaction.onabort = () => reject(transaction.error ?? new Error("it was broken off"));
+    transaction.onabort = () => reject(transaction.error ?? new Error("it was deleted in another window"));
   });
 }

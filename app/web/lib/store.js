@@ -80,6 +80,20 @@ export function createStore(storage = browserStorage("localStorage")) {
   return new Store(storage);
 }
 
+/**
+ * Keep what the page can do without, if need be: where there is no room for it, that is told.
+ * @param {{store: Store, toast: (text: string, kind: string) => void}} context
+ * @param {string} name
+ * @param {any} value
+ */
+export function keepOrTell({ store, toast }, name, value) {
+  try {
+    store.set(name, value);
+  } catch (error) {
+    toast(error.message, "error");
+  }
+}
+
 /** As much of a Storage as is used here, for as long as the page is open. */
 function memoryStorage() {
   const values = new Map();

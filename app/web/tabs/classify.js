@@ -1,6 +1,7 @@
 /** The classify tab: labels for one text, or for many. */
 
 import { h } from "../lib/dom.js";
+import { keepOrTell } from "../lib/store.js";
 import { radios } from "./classify/choice.js";
 import { ManyTexts } from "./classify/many.js";
 import { createSetup } from "./classify/setup.js";
@@ -28,11 +29,7 @@ export function mount(element, context) {
     choice.check(which);
     single.element.hidden = which !== "one";
     many.element.hidden = which !== "many";
-    try {
-      context.store.set(KEPT, which === "many");
-    } catch (error) {
-      context.toast(error.message, "error");
-    }
+    keepOrTell(context, KEPT, which === "many");
   }
 
   // A file that is let go beside its place would replace the whole page.

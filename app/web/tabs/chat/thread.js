@@ -59,9 +59,7 @@ export function createThread(actions) {
     follow();
   }
 
-  const focus = (message, action) => views.get(message.id)?.focus(action);
-
-  return { element, show, grow, focus, toEnd };
+  return { element, show, grow, focus: (message, action) => views.get(message.id)?.focus(action), toEnd };
 }
 
 /** Put these in order into `place` without taking out what stays: focus and selections are in there. */

@@ -55,7 +55,7 @@ export function createJob({ api }, { job, results, onResults, onLeave }) {
   }
 
   draw();
-  return { element: view.element, run };
+  return { element: view.element, run, focus: () => view.focus() };
 }
 
 /** Failures that another try may mend: not those of rows that have no text. */
@@ -80,6 +80,7 @@ class JobView {
   constructor(job, results, actions) {
     const { body } = job;
     const button = (text, name, kind = "") => h("button", { class: `button ${kind}`, type: "button", onclick: actions[name] }, text);
+    this.title = h("h3", { tabindex: -1 }, job.name);
     this.body = body;
     this.results = results;
     this.#bar.max = Math.max(1, body.rows.length);
@@ -94,16 +95,22 @@ class JobView {
     this.element = h(
       "div",
       { class: "stack" },
-      h("div", { class: "row spread" }, h("h3", null, job.name), button("Another job", "leave", "small")),
+      h("div", { class: "row spread" }, this.title, button("Another job", "leave", "small")),
       h("p", { class: "help" }, `${formatCount(body.rows.length, "row")} · ${describeSetup(body.setup)}`),
       this.#bar,
       h("div", { class: "row spread" }, this.#state, this.#line),
       this.#message,
       h("div", { class: "row" }, Object.values(this.buttons)),
+      h("p", { class: "help" }, "In the file a ' stands before any text that a spreadsheet would take for a formula."),
       this.#agreement,
       this.#summary,
       this.table.element,
     );
+  }
+
+  /** Focus its beginning. */
+  focus() {
+    this.title.focus();
   }
 
   /** Show how the run is. */
@@ -123,11 +130,13 @@ class JobView {
 
   #updateButtons(run) {
     const { go, pause, cancel, retry, save } = this.buttons;
+    const focused = Object.values(this.buttons).find((button) => button === document.activeElement);
     go.hidden = run.active || run.state === "done";
     pause.hidden = cancel.hidden = !run.active;
-    pause.disabled = run.state === "pausing";
+    pause.setAttribute("aria-disabled", String(run.state === "pausing")); // and not `disabled`: it keeps the focus
     retry.hidden = run.active || failuresToRetry(this.body, this.results).length === 0;
     save.disabled = run.done === 0;
+    if (focused?.hidden) [pause, go, save].find((button) => !button.hidden)?.focus(); // what took its place
   }
 }
 
@@ -139,6 +148,7 @@ function say(element, text) {
 const WORDS = { ready: "Not begun", running: "Working…", waiting: "Waiting for the server…", pausing: "Pausing after this batch…", paused: "Paused", cancelled: "Cancelled. What is done is kept." };
 
 function describeState(run, { failed, truncated }) {
+  if (run.state === "ready" && run.done) return WORDS.paused; // before the page was loaded
   if (run.state !== "done") return WORDS[run.state];
   const parts = [`Done: ${formatCount(run.texts.length, "row")}`];
   if (failed) parts.push(`${formatNumber(failed)} with an error`);

@@ -5,9 +5,10 @@ import { deleteJob, listJobs } from "../../lib/jobs.js";
 
 /**
  * @param {Object<string, any>} context {toast}
- * @param {{onOpen: (id: string) => void}} options
+ * @param {{onOpen: (id: string) => void, onNone: () => void}} options `onNone`: the last one was deleted, and the focus has to
+ *   go somewhere
  */
-export function createKeptList({ toast }, { onOpen }) {
+export function createKeptList({ toast }, { onOpen, onNone }) {
   const element = h("div", { class: "stack" });
 
   async function draw() {
@@ -38,7 +39,11 @@ export function createKeptList({ toast }, { onOpen }) {
     } catch (error) {
       toast(`It can’t be deleted: ${error.message}`, "error");
     }
-    draw();
+    await draw();
+    // The button that was pressed is gone.
+    const next = element.querySelector("button");
+    if (next) next.focus();
+    else onNone();
   }
 
   return { element, draw };

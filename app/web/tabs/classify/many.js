@@ -2,6 +2,7 @@
 
 import { h, replace } from "../../lib/dom.js";
 import { loadJob, saveJob, saveResults } from "../../lib/jobs.js";
+import { storePrefix } from "../../lib/store.js";
 import { createJob } from "./job.js";
 import { createKeptList } from "./kept.js";
 import { createSource } from "./source.js";
@@ -16,13 +17,15 @@ import { createSource } from "./source.js";
  * @property {import("./ask.js").Setup} setup as it was when the job began
  */
 
-const OPEN = "classify.job"; // in the window's own storage: a reload comes back to it
+const OPEN = `${storePrefix()}classify.job`; // in the window's own storage: a reload comes back to it
+const WARNING = "This browser could not keep these results. Leave without downloading them?";
 
 /** `element` is to be put into the page: a place to choose texts, or the job that is open. */
 export class ManyTexts {
   element = h("div", { class: "stack" });
   #open = null;
   #keeps = true; // whether this browser keeps the open job
+  #beginning = false;
 
   /**
    * @param {Object<string, any>} context {api, toast}
@@ -32,28 +35,26 @@ export class ManyTexts {
     this.context = context;
     this.setup = setup;
     this.source = createSource({ onStart: (source) => this.#begin(source) });
-    this.kept = createKeptList(context, { onOpen: (id) => this.#resume(id) });
+    this.kept = createKeptList(context, { onOpen: (id) => this.#reopen(id), onNone: () => this.source.focus() });
     addEventListener("beforeunload", (event) => {
       if (!this.#keeps && this.#open?.run.done) event.preventDefault(); // only what can't be kept is worth a question
     });
     this.#restore();
   }
 
-  async #begin({ name, marked, table, column, right }) {
-    const setup = this.setup.read();
+  async #begin(source) {
+    const setup = this.#beginning ? null : this.setup.read(); // it may be the second one of two clicks
     if (setup === null) return;
-    const now = Date.now();
-    const body = { columns: table.columns, rows: table.rows, column, right, marked, setup };
-    const results = table.rows.map((row) => failureOf(row, column));
-    const entries = [...results.entries()].filter(([, result]) => result);
-    const id = crypto.randomUUID?.() ?? `${now}-${Math.random()}`; // browsers have it over HTTPS and on this machine only
-    const job = { id, created: now, changed: now, name, total: results.length, done: entries.length, body };
+    this.#beginning = true;
+    const { job, results, entries } = createNewJob(source, setup);
     this.#keeps = true;
     await this.#keep(async () => {
       await saveJob(job);
-      if (entries.length) await saveResults(id, entries, entries.length);
+      if (entries.length) await saveResults(job.id, entries, entries.length);
     });
+    this.#beginning = false;
     this.#enter(job, results);
+    this.#open.focus();
     this.#open.run.start();
   }
 
@@ -63,7 +64,7 @@ export class ManyTexts {
       job,
       results,
       onResults: (entries, done) => this.#keeps && this.#keep(() => saveResults(job.id, entries, done)),
-      onLeave: () => this.#leave(),
+      onLeave: () => this.#askAndLeave(),
     });
     replace(this.element, this.#open.element);
   }
@@ -76,6 +77,12 @@ export class ManyTexts {
       if (this.#keeps) this.context.toast(text, "error");
       this.#keeps = false;
     }
+  }
+
+  #askAndLeave() {
+    if (!this.#keeps && this.#open.run.done && !confirm(WARNING)) return;
+    this.#leave();
+    this.source.focus();
   }
 
   #leave() {
@@ -103,10 +110,24 @@ export class ManyTexts {
     return true;
   }
 
+  async #reopen(id) {
+    if (await this.#resume(id)) this.#open.focus();
+  }
+
   async #restore() {
     const id = recall();
     if (id === null || !(await this.#resume(id))) this.#leave();
   }
+}
+
+/** A new job, with the results that some rows have before anybody is asked, which are listed in `entries`. */
+function createNewJob({ name, marked, table, column, right }, setup) {
+  const now = Date.now();
+  const body = { columns: table.columns, rows: table.rows, column, right, marked, setup };
+  const results = table.rows.map((row) => failureOf(row, column));
+  const entries = [...results.entries()].filter(([, result]) => result);
+  const id = crypto.randomUUID?.() ?? `${now}-${Math.random()}`; // browsers have it over HTTPS and on this machine only
+  return { job: { id, created: now, changed: now, name, total: results.length, done: entries.length, body }, results, entries };
 }
 
 /** What is wrong with a row before anybody is asked; undefined: nothing. */

@@ -40,7 +40,8 @@ export function countResults(body, results) {
 
 /**
  * All rows as CSV: their own columns, then the label, its probability, each label's probability, whether the text was cut
- * off, and the error. Rows without a result yet have nothing in these.
+ * off, and the error. Rows without a result yet have nothing in these. Where a spreadsheet would read a text as a formula, a
+ * ' stands before it: others may have written these texts.
  * @param {import("./many.js").JobBody} body
  * @param {(import("../../lib/bulk.js").Answer|import("../../lib/bulk.js").Failure|undefined)[]} results
  * @returns {string}
@@ -52,9 +53,16 @@ export function resultsAsCsv(body, results) {
   if (!body.setup.labels) names.sort();
   const used = new Set(body.columns);
   const added = ["label", "probability", ...names.map((name) => `p(${name})`), "cut off", "error"].map((name) => freeName(name, used));
-  const records = body.rows.map((row, place) => [...row.cells, ...cellsOf(results[place], names)]);
+  const records = body.rows.map((row, place) => [...row.cells, ...cellsOf(results[place], names)].map(harmless));
   const mark = body.marked ? "\ufeff" : ""; // whoever wrote the file with one (Excel does) needs it to read it
-  return mark + toCsv([[...body.columns, ...added], ...records]);
+  return mark + toCsv([[...body.columns, ...added].map(harmless), ...records]);
+}
+
+const FORMULA = /^[=+\-@\t\r]/;
+const NUMBER = /^[+-]?[\d.,]+(e[+-]?\d+)?\s?%?$/i;
+
+function harmless(text) {
+  return FORMULA.test(text) && !NUMBER.test(text) ? `'${text}` : text;
 }
 
 function cellsOf(result, names) {

@@ -1,6 +1,7 @@
 /** What is asked about every text: own labels put to a language model, or a classifier that was trained for its own. */
 
 import { h } from "../../lib/dom.js";
+import { keepOrTell } from "../../lib/store.js";
 import { radios } from "./choice.js";
 import { OwnLabels } from "./own.js";
 import { TrainedLabels } from "./trained.js";
@@ -17,11 +18,7 @@ export function createSetup({ models, store, toast }, { onSample, onKind }) {
   const kept = { kind: null, classifier: null, labels: [], examples: [], template: TEMPLATE, ...store.get(KEPT, {}) };
   const keep = (changes) => {
     Object.assign(kept, changes);
-    try {
-      store.set(KEPT, kept);
-    } catch (error) {
-      toast(error.message, "error");
-    }
+    keepOrTell({ store, toast }, KEPT, kept);
   };
   const own = new OwnLabels(kept, keep, onSample);
   const trained = new TrainedLabels(kept, keep);

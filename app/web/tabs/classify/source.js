@@ -28,22 +28,19 @@ export function createSource({ onStart }) {
   }
 
   function open(content) {
-    const format = guessFormat(content.text, content.name);
-    show(content, { format });
+    show(content, { format: guessFormat(content.text, content.name) });
   }
 
   function show(content, options) {
-    error.textContent = "";
-    let table;
-    try {
-      table = readTable(content.text, options);
-    } catch (problem) {
-      if (!(problem instanceof TableError)) throw problem;
-      table = null;
-      tell(`${content.name}: ${problem.message}`);
-    }
+    const before = preview.contains(document.activeElement) ? document.activeElement.dataset.control : null;
+    const first = preview.childElementCount === 0;
+    const { table, problem } = readOrSay(content, options);
+    tell(problem);
     intake.hide();
-    replace(preview, createPreview({ content, table, options, again: (changes) => show(content, { ...options, ...changes }), back: reset, onStart }));
+    const again = (changes) => show(content, { ...options, ...changes });
+    replace(preview, createPreview({ content, table, options, again, back, onStart }));
+    // What was pressed is gone: its successor has the focus, or else what has come.
+    preview.querySelector(first ? "h3" : `[data-control="${before}"]`)?.focus();
   }
 
   function tell(text) {
@@ -56,7 +53,22 @@ export function createSource({ onStart }) {
     intake.show();
   }
 
-  return { element, reset };
+  function back() {
+    reset();
+    intake.focus();
+  }
+
+  return { element, reset, focus: () => (intake.element.hidden ? preview.querySelector("h3").focus() : intake.focus()) };
+}
+
+/** The table, or else null, and what is wrong. */
+function readOrSay(content, options) {
+  try {
+    return { table: readTable(content.text, options), problem: "" };
+  } catch (problem) {
+    if (!(problem instanceof TableError)) throw problem;
+    return { table: null, problem: `${content.name}: ${problem.message}` };
+  }
 }
 
 function createIntake({ onFile, onText }) {
@@ -94,12 +106,13 @@ function createIntake({ onFile, onText }) {
     element,
     hide: () => (element.hidden = true),
     show: () => (element.hidden = false),
+    focus: () => file.focus(),
   };
 }
 
 function createPreview({ content, table, options, again, back, onStart }) {
   const formats = picker("Read as", Object.entries(FORMATS), options.format, (format) => again({ format, header: undefined }));
-  const head = [h("h3", null, content.name), h("button", { class: "button small", type: "button", onclick: back }, "Take another")];
+  const head = [h("h3", { tabindex: -1 }, content.name), h("button", { class: "button small", type: "button", onclick: back }, "Take another")];
   if (table === null) return [h("div", { class: "row spread" }, head), formats.element];
   let column = guessTextColumn(table);
   const sample = h("div", { class: "scroll-x", tabindex: "0", role: "group", "aria-label": "The first rows" });
@@ -119,7 +132,7 @@ function createPreview({ content, table, options, again, back, onStart }) {
   });
   const header =
     table.header !== null &&
-    h("label", { class: "check" }, h("input", { type: "checkbox", checked: table.header, onchange: (event) => again({ header: event.target.checked }) }), "The first row has the columns’ names");
+    h("label", { class: "check" }, h("input", { type: "checkbox", "data-control": "header", checked: table.header, onchange: (event) => again({ header: event.target.checked }) }), "The first row has the columns’ names");
   const notices = [...content.notices, ...table.notices].map((notice) => h("p", { class: "help" }, notice));
   const start = h("button", { class: "button primary", type: "button" }, `Classify ${formatCount(table.rows.length, "row")}`);
   start.addEventListener("click", () => onStart({ name: content.name, marked: content.marked, table, column, right }));
@@ -130,7 +143,7 @@ function createPreview({ content, table, options, again, back, onStart }) {
 
 function picker(label, options, value, onChange) {
   const id = uniqueId("pick");
-  const select = h("select", { class: "select", id, value, onchange: () => onChange(select.value) }, options.map(([key, text]) => h("option", { value: key }, text)));
+  const select = h("select", { class: "select", id, value, "data-control": label, onchange: () => onChange(select.value) }, options.map(([key, text]) => h("option", { value: key }, text)));
   return { element: h("div", { class: "field" }, h("label", { for: id }, label), select) };
 }
 
