@@ -1,6 +1,10 @@
 """The command `homegrown`. A command's module is imported when the command is asked for, so that `--help` answers at once."""
 
+from cli import early  # before the others, which take a while
+
+# isort: split
 import importlib
+import io
 import os
 import signal
 import sys
@@ -10,6 +14,7 @@ from typing import NoReturn
 
 import click
 
+from cli.screen import harmless
 from model.errors import HomegrownError
 
 # command -> (module, name in it, the line that `homegrown --help` shows)
@@ -34,8 +39,11 @@ COMMANDS = {
 }
 
 EXIT_CODES = (
-    ("0", "Done."),
-    ("1", "An error: one line on stderr says what is wrong, and what to do."),
+    ("0", "Done; of serve also its proper end, by Ctrl-C or SIGTERM."),
+    (
+        "1",
+        "An error: one line on stderr says what is wrong, and what to do. Without a word where the output's reader has gone.",
+    ),
     ("2", "A command line that can't be understood."),
     ("130", "Interrupted by Ctrl-C; nothing is left half written."),
 )
@@ -45,6 +53,8 @@ PROGRAM, COMPLETE = "homegrown", "_HOMEGROWN_COMPLETE"
 
 def main() -> None:
     """Entry point of the console script; ends with one of EXIT_CODES."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="replace")  # a terminal without umlauts, a file's name that isn't UTF-8
     try:
         code = commands(prog_name=PROGRAM, complete_var=COMPLETE, standalone_mode=False)
     except click.ClickException as error:
@@ -53,7 +63,9 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):  # click makes the one of the other
         _end_interrupted()
     except (HomegrownError, OSError) as error:  # OSError: a directory that can't be made, a full disk
-        click.echo(f"{PROGRAM}: {error}", err=True)
+        click.echo(f"{PROGRAM}: {harmless(str(error))}", err=True)
+        with suppress(OSError):  # what a full disk doesn't take, Python would try to write once more at its end
+            sys.stdout.close()
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
 
@@ -108,3 +120,6 @@ def needs(extra: str) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise HomegrownError(f"{error.name} is not installed; run: pip install 'homegrown[{extra}]'") from None
+
+
+early.over()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli.options import MODEL, engine_options, engine_spec
+from cli.screen import whole
 
 if TYPE_CHECKING:
     from cli.chatting.backends import Backend
@@ -59,12 +60,14 @@ def chat(
     from cli.chatting.session import Session, checked_setting
     from cli.chatting.terminal import Terminal, default_history
 
+    if no_history and history is not None:
+        raise click.UsageError("--history and --no-history exclude each other")
     sampling = Sampling()
     for name in ("temperature", "top_p", "max_tokens", "seed"):
         if given[name] is not None:
             checked_setting(sampling, name, str(given[name]))
     conversation = Conversation() if load is None else Conversation.load(load)
-    conversation.system = conversation.system if system is None else system or None
+    conversation.system = conversation.system if system is None else whole(system) or None
     with closing(_backend(url, model, adapter, given)) as backend:
         lines = None if no_history else history or default_history()
         terminal = Terminal(lines, lambda line: session.completions(line))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli.options import engine_options, engine_spec, json_option, model_option
-from cli.screen import harmless
+from cli.screen import harmless, whole
 from model.errors import HomegrownError
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ def generate(
         raise click.UsageError("--chat and --instruct exclude each other: each is a template")
     if text is not None and not instruct:
         raise click.UsageError("--input is for --instruct alone")
+    prompt, text = whole(prompt), whole(text or "")
     params = SamplingParams(**{field: given[field] for field in ("temperature", "top_p", "seed")})
     chosen = choose(model, adapter)
     name, templates = _answering(chosen, answers=chat or instruct)
@@ -85,7 +86,7 @@ def generate(
                 f"{name or chosen.name}: is a classifier; it has no language-model head to generate with"
             )
         template = templates.chat if chat else templates.instruction if instruct else None
-        ids = _encode(template, engine.tokenizer, prompt, text or "")
+        ids = _encode(template, engine.tokenizer, prompt, text)
         room = min(max_tokens, max(1, engine.info.context - len(ids)))
         grammar = None if schema is None else Grammar("json_schema", schema)
         deltas = engine.deltas(

@@ -17,6 +17,12 @@ def harmless(text: str) -> str:
     return text.translate(_CONTROLS)
 
 
+def whole(text: str) -> str:
+    """A text that UTF-8 can carry: U+FFFD in the place of half a surrogate pair, as Python makes of bytes on the command line that
+    aren't UTF-8."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 @contextmanager
 def busy(what: str) -> Iterator[None]:
     """Shows on a terminal what is being waited for, as long as it takes; for work whose end can't be told beforehand."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cli.screen import whole
 from model.errors import HomegrownError
 from model.files import write_whole
 
@@ -52,7 +53,7 @@ class Conversation:
         else:
             text = json.dumps({"model": model, "messages": self.messages}, ensure_ascii=False, indent=2) + "\n"
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, lambda part: part.write_text(text, "utf-8"), mode=None)
+        write_whole(path, lambda part: part.write_text(whole(text), "utf-8"), mode=None)
 
     @classmethod
     def load(cls, path: Path) -> "Conversation":
@@ -74,6 +75,8 @@ class Conversation:
         for n, message in enumerate(messages):
             if not isinstance(message, dict) or not isinstance(message.get("content"), str):
                 raise HomegrownError(f"{path}: messages[{n}]: must have a role and a text as content")
+            if whole(message["content"]) != message["content"]:
+                raise HomegrownError(f"{path}: messages[{n}].content: has half a surrogate pair, which is no text")
         head = [m["content"] for m in messages[:1] if m.get("role") in ("system", "developer")]
         turns = messages[len(head) :]
         for n, message in enumerate(turns):

@@ -11,6 +11,7 @@ from typing import Any
 
 from cli.chatting.backends import Ended, Sampling, TooLong
 from cli.chatting.conversation import Message
+from cli.screen import whole
 from model.errors import ConfigError, HomegrownError
 
 _LOOK_SECONDS = 10  # for what a server has at hand
@@ -82,7 +83,7 @@ class RemoteBackend:
                 usage = chunk.get("usage") or usage
                 for choice in chunk.get("choices") or ():
                     if text := (choice.get("delta") or {}).get("content"):
-                        yield text
+                        yield whole(text)
                     reason = choice.get("finish_reason") or reason
         if reason is None:
             raise HomegrownError(f"{self._base}: the answer broke off; ask again")

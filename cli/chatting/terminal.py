@@ -1,5 +1,6 @@
 """The terminal: lines typed with history and editing, answers as they come."""
 
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -30,6 +31,8 @@ class Terminal:
     def __init__(self, history: Path | None, complete: Callable[[str], Sequence[str]]) -> None:
         """`history`: a file of typed lines, None for none; `complete`: what a line so far could become."""
         self.interactive = sys.stdin.isatty()
+        if isinstance(sys.stdin, io.TextIOWrapper):
+            sys.stdin.reconfigure(errors="replace")  # a text that isn't UTF-8
         self._styled = sys.stdout.isatty()
         self._editing = self.interactive and readline is not None
         self._history = history if self._editing else None
@@ -78,8 +81,8 @@ class Terminal:
             lines.append(line[:-1])
 
     def note(self, text: str, *, problem: bool = False) -> None:
-        """Something that is not part of the conversation, on stderr."""
-        click.secho(text, err=True, fg="red" if problem else None, dim=not problem)
+        """Something that is not part of the conversation, on stderr; a server's words may be in it."""
+        click.secho(harmless(text), err=True, fg="red" if problem else None, dim=not problem)
 
     def show(self, text: str) -> None:
         """A piece of an answer, at once."""

@@ -18,6 +18,7 @@ from cli import commands
 from cli.chatting.backends import Ended, Sampling, TooLong
 from cli.chatting.conversation import Conversation, Message
 from cli.chatting.session import HELP, Session, checked_setting
+from cli.chatting.terminal import Terminal
 from cli.screen import harmless
 from model.errors import HomegrownError
 
@@ -185,6 +186,7 @@ def test_save_and_load(tmp_path: Path) -> None:
     ('[{"role": "user"}]', r"messages\[0\]: must have a role"),
     ('[{"role": "assistant", "content": "a"}]', r"messages\[0\].role: must be user"),
     ('[{"role": "user", "content": "a"}]', "the last question has no answer"),
+    (r'[{"role": "system", "content": "\ud83d"}]', r"messages\[0\].content: has half a surrogate pair"),
 ])  # fmt: skip
 def test_a_file_that_is_no_conversation_is_refused(tmp_path: Path, content: str, why: str) -> None:
     (tmp_path / "talk.json").write_text(content)
@@ -213,6 +215,17 @@ def test_words_are_completed(tmp_path: Path) -> None:
 
 def test_a_terminal_gets_no_control_characters() -> None:
     assert harmless("a\x1b[2Jb\tc\nd\x9b\x07é\u2028") == "a[2Jb\tc\ndé\u2028"
+
+
+def test_a_servers_words_cannot_command_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    Terminal(None, lambda _: []).note("model \x1b]0;title\x07: refused \x9b2J", problem=True)
+    assert capsys.readouterr().err == "model ]0;title: refused 2J\n"
+
+
+def test_a_history_is_kept_or_not(tmp_path: Path) -> None:
+    done = CliRunner().invoke(commands, ["chat", "--history", str(tmp_path / "h"), "--no-history"])
+    assert done.exit_code == 2
+    assert "exclude each other" in done.stderr
 
 
 def test_a_model_in_this_process_answers_what_is_piped_in(tiny_llama_dir: Path, tiny_gpt2_dir: Path) -> None:

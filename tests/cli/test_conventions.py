@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -76,6 +77,47 @@ def test_a_reader_that_leaves_is_no_error_to_shout_about() -> None:
     os.close(write)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is missing")
+def test_a_full_disk_is_one_line() -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "cli", "--help"],
+            cwd=ROOT,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (1, "homegrown: [Errno 28] No space left on device\n")
+
+
+def test_ctrl_c_while_the_first_modules_load(tmp_path: Path) -> None:
+    (tmp_path / "click.py").write_text("import sys, time\nprint('loading', flush=True)\ntime.sleep(60)\n")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cli", "--help"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "loading\n"
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (130, "homegrown: interrupted\n")
+
+
+def test_a_library_that_imports_the_commands_keeps_its_ctrl_c() -> None:
+    probe = "import cli, signal; assert signal.getsignal(signal.SIGINT) is signal.default_int_handler"
+    assert subprocess.run([sys.executable, "-c", probe], cwd=ROOT, check=False).returncode == 0
+
+
+def test_words_that_are_not_utf_8_are_read_as_far_as_they_go(tiny_llama_dir: Path) -> None:
+    common = ["--model", str(tiny_llama_dir), "--temperature", "0", "--max-tokens", "2", "--threads", "1"]
+    given = os.fsdecode(b"caf\xe9")  # as Python hands on a command line
+    asked = CliRunner().invoke(commands, ["generate", given, *common], catch_exceptions=False)
+    assert asked.stdout.startswith("caf\ufffd")
+    talked = CliRunner().invoke(commands, ["chat", *common], input=b"caf\xe9\n", catch_exceptions=False)
+    assert talked.exit_code == 0
 
 
 def test_generate_answers_in_json(tiny_llama_dir: Path) -> None:
