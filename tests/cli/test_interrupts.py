@@ -1,6 +1,7 @@
 """Ctrl-C, as a real signal to a real process: exit code 130, no traceback, and nothing half written."""
 
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from oracle import make_adapters
 from serving import ROOT, wait_for
 from terminal import OnTerminal
 from tiny import random_model, tiny_config
@@ -98,6 +100,28 @@ def test_bench_stops_in_the_middle(patient: Path) -> None:
         screen.close()
     assert "Traceback" not in screen.screen
     assert screen.screen.endswith("homegrown: interrupted\n")
+
+
+def test_evaluate_keeps_what_it_has_measured(patient: Path, tmp_path: Path) -> None:
+    few, many, out = tmp_path / "few.jsonl", tmp_path / "many.jsonl", tmp_path / "e.json"
+    for path, rows in ((few, 2), (many, 20_000)):
+        path.write_text('{"text": "The boy saw his mother at the door. He ran to his mother"}\n' * rows)
+    data = ("--on", f"lambada={few}", "--on", f"lambada={many}")
+    running = Running("evaluate", patient, *data, "--json", out, "--threads", "1")
+    wait_for(lambda: running.process.poll() is not None or out.exists(), what="the first results")
+    output, _ = running.interrupt()
+    assert "last-word accuracy" in output
+    assert [result["data"] for result in json.loads(out.read_text())["results"]] == [str(few)]
+    assert {path.name for path in tmp_path.iterdir()} == {"few.jsonl", "many.jsonl", "e.json"}
+
+
+def test_merge_leaves_nothing(patient: Path, tmp_path: Path) -> None:
+    adapter, place = make_adapters(patient, tmp_path / "made")["one"], tmp_path / "merged"
+    place.mkdir()
+    running = Running("merge", adapter, "--out", place / "model", "--model", patient)
+    wait_for(lambda: running.process.poll() is not None or any(place.iterdir()), what="the directory in the making")
+    running.interrupt()
+    assert list(place.iterdir()) == []
 
 
 def test_a_command_that_is_still_loading(patient: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import re
+import signal
 import struct
 import subprocess
 import sys
@@ -119,7 +120,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
             self.server.cut = None
             self.server.stalled.set()
-            self.rfile.read(1)  # until the client goes away
+            with contextlib.suppress(ConnectionError):
+                self.rfile.read(1)  # until the client goes away
             self.close_connection = True
             return
         self.wfile.write(data[start:])
@@ -248,15 +250,20 @@ def test_a_terminal_shows_a_progress_bar(hub: Hub, tmp_path: Path) -> None:
     assert b"model.safetensors: 100%" in shown
 
 
-def test_a_killed_pull_goes_on_where_it_was(hub: Hub, tmp_path: Path) -> None:
-    models, cut = tmp_path / "models", 12_000_000
-    hub.cut = cut
-    first = start_pull(models, "gpt2", endpoint=hub.url)
+def wait_stalled(hub: Hub, models: Path) -> None:
+    """Return when a pull waits for the rest of the weights, and has kept what came."""
     assert hub.stalled.wait(60)
     wait_for(
         lambda: any(p.is_file() and p.stat().st_size > 10_000_000 for p in models.rglob("*.part")),
         what="a partial file",
     )
+
+
+def test_a_killed_pull_goes_on_where_it_was(hub: Hub, tmp_path: Path) -> None:
+    models, cut = tmp_path / "models", 12_000_000
+    hub.cut = cut
+    first = start_pull(models, "gpt2", endpoint=hub.url)
+    wait_stalled(hub, models)
     first.kill()
     first.communicate()
     assert not (models / "openai-community" / "gpt2").exists()
@@ -267,6 +274,21 @@ def test_a_killed_pull_goes_on_where_it_was(hub: Hub, tmp_path: Path) -> None:
     assert any(10_000_000 < start <= cut for start in ranges)
     original = hub.repositories["openai-community/gpt2"] / "model.safetensors"
     assert (models / "openai-community" / "gpt2" / "model.safetensors").read_bytes() == original.read_bytes()
+
+
+def test_a_pull_that_was_interrupted_goes_on_too(hub: Hub, tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    hub.cut = 12_000_000
+    first = start_pull(models, "gpt2", endpoint=hub.url)
+    wait_stalled(hub, models)
+    first.send_signal(signal.SIGINT)
+    _, errors = first.communicate(timeout=60)
+    assert first.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert errors.endswith("homegrown: interrupted\n")
+    assert not (models / "openai-community" / "gpt2").exists()
+    assert pull(models, "gpt2", endpoint=hub.url).returncode == 0
+    assert any(asked and path.endswith(".safetensors") for _, path, asked in hub.requests)
 
 
 def test_a_full_disk_is_no_missing_network(hub: Hub, tmp_path: Path) -> None:
