@@ -1,6 +1,7 @@
 """GGUF files written here as llama.cpp's converter writes them, imported, and compared with the model they were made of."""
 
 import json
+import signal
 import subprocess
 import sys
 import zipfile
@@ -13,6 +14,7 @@ import pytest
 import torch
 from gguf import GGMLQuantizationType as Kind
 from safetensors.torch import load_file
+from serving import wait_for  # pyright: ignore[reportMissingImports] (tests/support)
 from tiny import random_model  # pyright: ignore[reportMissingImports] (tests/support)
 from tokenizers import Regex, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Reference
@@ -340,6 +342,23 @@ def test_a_directory_in_use_is_kept_unless_told(tmp_path: Path):
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["mine.txt"]
     import_gguf(path, tmp_path / "out", overwrite=True)
     assert load_model(tmp_path / "out").config == config
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_nothing(tmp_path: Path):
+    config = _config("llama", n_layer=8, d_model=512, head_dim=128, d_ff=2048)  # 120 MB, so that there is a middle
+    path = _write(tmp_path / "m.gguf", config, _made(tmp_path, config)[1])
+    (place := tmp_path / "place").mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cli", "import", str(path), str(place / "out")],
+        cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    wait_for(lambda: process.poll() is not None or any(place.iterdir()), what="the directory in the making")
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert list(place.iterdir()) == []
 
 
 def _without(*names: str):
