@@ -117,6 +117,8 @@ def test_tokens_are_gone_through_with_the_arrow_keys(inside: Page, seen: dict[st
     inside.keyboard.press("ArrowLeft")
     inside.keyboard.press("ArrowLeft")
     expect(items.nth(len(seen["tokens"]) - 3)).to_have_attribute("aria-current", "true")
+    inside.locator(".look-token").nth(2).dispatch_event("click")  # a tap, which gives no focus on some telephones
+    expect(inside.locator(".look-token").nth(2)).to_have_attribute("aria-current", "true")
     inside.keyboard.press("Control+Home")
     expect(inside.locator(".look-bars")).to_contain_text("“The” looks at")
     assert shares(inside.locator(".look-bars .look-bar > span")) == [1]  # there is nothing else before it
@@ -159,21 +161,33 @@ def test_an_example_and_the_enter_key_look_too(open_page: Callable[..., Page], s
     example = page.get_by_label("A short text").input_value()
     assert page.locator(".look-text").text_content() == example
     page.get_by_label("A short text").fill("Two words")
-    page.get_by_label("A short text").press("Enter")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if request.url.endswith("/inspect") else None)
+    page.get_by_label("A short text").focus()
+    for _ in range(3):  # held down
+        page.keyboard.down("Enter")
     expect(page.locator(".look-text")).to_have_text("Two words")
+    assert len(asked) == 1
     page.reload()
     expect(page.get_by_label("A short text")).to_have_value("Two words")
     page.get_by_text("How a transformer works").click()
     expect(page.get_by_text("never ahead", exact=False)).to_be_visible()
 
 
-def test_one_token_and_parts_of_characters(inside: Page) -> None:
+def test_one_token_and_parts_of_characters(inside: Page, web_server: Server) -> None:
     look(inside, "The")
     expect(inside.locator(".look-token")).to_have_count(1)
     look(inside, "海 ☃")
     expect(inside.locator(".look-token")).not_to_have_count(1)
     assert unsigned(inside.locator(".look-text").text_content()).replace("·", "") == "海 ☃"
     expect(inside.locator(".lens thead th").nth(1)).to_have_text(re.compile("^‹[0-9a-f ]+›$"))
+    with web_server.client(timeout=120) as client:
+        lens = client.post("/inspect", json={"text": "海 ☃"}).raise_for_status().json()["lens"]
+    first = [guesses[0] for layer in lens for guesses in layer]
+    names = inside.locator(".lens-guess").all_text_contents()
+    parts = [(name, guess["bytes"]) for name, guess in zip(names, first, strict=True) if "\ufffd" in guess["text"]]
+    assert parts, "no guess is a part of a character"
+    assert all(name == f"‹{bytes(data).hex(' ')}›" for name, data in parts)
 
 
 def test_what_is_wrong_is_told_and_what_was_seen_stays(inside: Page, troubles: Any) -> None:
@@ -184,6 +198,7 @@ def test_what_is_wrong_is_told_and_what_was_seen_stays(inside: Page, troubles: A
     button.click()
     alert = inside.locator(".inside").get_by_role("alert")
     expect(alert).to_contain_text("at most 128")
+    expect(button).to_be_focused()
     expect(text).to_have_attribute("aria-invalid", "true")
     expect(inside.locator(".look-text")).to_have_text(TEXT)
 

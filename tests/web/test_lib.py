@@ -154,6 +154,21 @@ def test_a_full_or_forbidden_storage_is_told_and_survived(blank: Page) -> None:
     assert result == {"names": ["b.1", "b.2"], "value": {"x": 1}, "none": "fallback", "persistent": False}
 
 
+def test_a_message_with_something_to_press_stays_longer(blank: Page) -> None:
+    script = """async () => {
+      const { createToast } = await import("/page/lib/toast.js");
+      const toast = createToast(document.createElement("div"));
+      const real = window.setTimeout;
+      const waits = [];
+      window.setTimeout = (run, wait) => waits.push(wait);
+      toast("Just told.");
+      toast("Deleted.", "info", { label: "Undo", run() {} });
+      window.setTimeout = real;
+      return waits.map((wait) => Math.round(wait / 1000));
+    }"""
+    assert blank.evaluate(script) == [5, 20]
+
+
 @pytest.mark.parametrize(
     ("path", "value", "problem"),
     [

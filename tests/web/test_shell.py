@@ -153,6 +153,12 @@ def test_waits_for_a_server_that_is_away(open_page: Callable[..., Page], web_ser
     page.unroute("**/v1/models")
     expect(page.locator("#notice")).to_be_hidden()
     expect(page.get_by_label("Model", exact=True)).to_contain_text("homegrown-base")
+    held: list[Route] = []
+    page.route("**/v1/models", lambda route: held.append(route))
+    for _ in range(3):  # who comes back to the window again and again asks once
+        page.evaluate("dispatchEvent(new Event('focus'))")
+    page.wait_for_timeout(300)
+    assert len(held) == 1
 
 
 def models_with(*more: dict[str, object], **changed: object) -> Callable[[Route], None]:
@@ -232,7 +238,7 @@ def test_a_mistake_in_the_page_is_told(open_page: Callable[..., Page], troubles)
 
 
 def test_a_tab_that_cannot_be_loaded_says_so_and_can_be_tried_again(open_page: Callable[..., Page], troubles) -> None:
-    troubles.allow("Failed to (load resource|fetch)")
+    troubles.allow("Failed to (load resource|fetch)|can't be loaded")
     page = open_page("#chat")
     page.route("**/tabs/write.js", lambda route: route.abort())
     page.get_by_role("tab", name="Write").click()
@@ -240,6 +246,14 @@ def test_a_tab_that_cannot_be_loaded_says_so_and_can_be_tried_again(open_page: C
     page.unroute("**/tabs/write.js")
     page.get_by_role("button", name="Load the page again").click()
     expect(page.get_by_role("tabpanel", name="Write").get_by_role("textbox").first).to_be_visible()
+    page.route("**/tabs/inside.css", lambda route: route.abort())
+    page.get_by_role("tab", name="Look inside").click()
+    expect(page.get_by_role("alert").filter(has_text="can’t be loaded")).to_be_visible()
+    page.unroute("**/tabs/inside.css")
+    page.get_by_role("tab", name="Write").click()
+    page.get_by_role("tab", name="Look inside").click()
+    expect(page.get_by_label("A short text")).to_be_visible()
+    expect(page.get_by_role("alert").filter(has_text="can’t be loaded")).to_have_count(0)
 
 
 def test_a_text_can_never_become_code(open_page: Callable[..., Page], troubles) -> None:

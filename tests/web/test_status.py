@@ -192,10 +192,17 @@ def test_without_a_key_it_stops_and_offers_to_enter_one(
     expect(button).to_be_visible()
     page.wait_for_timeout(2500)
     expect(dialog).to_have_count(0)  # nobody is asked again and again
+    page.clock.install()
     button.click()
+    expect(dialog).to_be_visible()
+    page.clock.run_for(9000)  # looking for the key takes a while: the server does not
+    page.evaluate("""() => new MutationObserver(() => {
+      window.blamed ||= document.querySelector("#panel-status").textContent.includes("does not answer");
+    }).observe(document.querySelector("#panel-status"), { childList: true, subtree: true, characterData: true })""")
     dialog.get_by_label("Key", exact=True).fill(KEY)
     page.keyboard.press("Enter")
     expect(page.get_by_text("Ready", exact=True)).to_be_visible()
+    assert not page.evaluate("window.blamed")
 
 
 def test_who_closed_the_dialog_is_not_asked_again_by_a_later_refusal(

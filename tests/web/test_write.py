@@ -1,6 +1,7 @@
 """Write: a text goes on, is scored, stopped, edited and kept."""
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -37,6 +38,7 @@ def test_scoring_finds_the_chance_of_every_token(writing: Page, web_server: Serv
     writing.get_by_label("Your text").fill(text)
     button(writing, "Score").click()
     finished(writing)
+    expect(button(writing, "Score")).to_be_focused()
     expect(writing.locator(".token[data-level]")).to_have_count(len(logprobs) - 1)
     assert text_of(writing) == text
     levels = [item.get_attribute("data-level") for item in tokens(writing).all()]
@@ -67,6 +69,12 @@ def test_stop_ends_the_request_and_keeps_what_has_come(writing: Page, web_server
     assert tokens(writing).count() > count
 
 
+def test_the_second_of_two_clicks_stops_nothing(writing: Page) -> None:
+    button(writing, "Write").dblclick()
+    finished(writing)
+    expect(writing.get_by_role("status").filter(has_text="cut at the longest answer")).to_be_visible()
+
+
 def test_editing_makes_a_new_step_only_when_something_changed(writing: Page) -> None:
     write(writing)
     before = text_of(writing)
@@ -91,6 +99,17 @@ def test_the_text_is_kept_in_the_browser(writing: Page) -> None:
     text = text_of(writing)
     writing.reload()
     expect(writing.get_by_label("Your text")).to_have_value(text)
+    writing.get_by_label("Your text").fill("Once")
+    writing.evaluate(
+        """() => new MutationObserver((_, observer) => {
+          if (!document.querySelector(".token[data-source=model]")) return;
+          observer.disconnect();
+          location.reload();
+        }).observe(document.querySelector(".tokens"), { childList: true, subtree: true })"""
+    )
+    with writing.expect_event("load"):
+        button(writing, "Write").click()
+    expect(writing.get_by_label("Your text")).to_have_value(re.compile("^Once.+", re.DOTALL))  # what had come by then
 
 
 def test_an_empty_text_begins_with_the_models_own_mark(writing: Page) -> None:
@@ -99,6 +118,9 @@ def test_an_empty_text_begins_with_the_models_own_mark(writing: Page) -> None:
     assert bodies[0]["prompt"] == [0]
     expect(tokens(writing).first).to_have_attribute("data-source", "hidden")
     expect(tokens(writing).first).to_have_accessible_name("beginning of the text")
+    tokens(writing).first.click()
+    expect(button(writing, "Write anew from the start")).to_be_focused()
+    writing.keyboard.press("Escape")
     text = text_of(writing)
     button(writing, "Edit").click()
     expect(writing.get_by_label("Your text")).to_have_value(text)

@@ -69,6 +69,7 @@ def test_another_choice_goes_on_from_there_and_can_be_taken_back(writing: Page, 
     button(writing, "Undo").click()
     assert text_of(writing) == "Once upon a time"
     expect(button(writing, "Undo")).to_be_disabled()
+    expect(button(writing, "Undo")).to_be_focused()  # all the same
 
 
 def test_parts_of_a_character_are_tokens_with_a_place_of_their_own(writing: Page, web_server: Server) -> None:
@@ -142,6 +143,7 @@ def test_alternatives_that_cant_be_had_and_texts_that_cant_be_scored(writing: Pa
     writing.route("**/generate", lambda route: route.fulfill(status=429, json={"error": error}))
     tokens(writing).nth(1).click()
     expect(writing.get_by_role("dialog").get_by_role("alert")).to_have_text("The queue is full.")
+    expect(button(writing, "Keep it and write on from here")).to_be_focused()
     writing.keyboard.press("Escape")
     button(writing, "Edit").click()
     writing.get_by_label("Your text").fill("word " * 600)
@@ -166,7 +168,10 @@ def test_another_scoring_forgets_another_models_alternatives(writing: Page) -> N
 def test_words_for_tokens_and_chances(open_page: Callable[..., Page]) -> None:
     page = open_page("#write")
     run = "async ([name, ...args]) => (await import('/page/lib/tokens.js'))[name](...args)"
-    shown = {0: "0 %", 1: "100 %", 0.99999: "> 99.9 %", 0.5: "50 %", 0.041: "4.1 %", 0.0042: "0.42 %", 1e-9: "< 0.01 %"}
+    shown = {
+        0: "0 %", 1: "100 %", 0.99999: "> 99.9 %", 0.9996: "> 99.9 %", 0.9989: "99.9 %", 0.996: "99.6 %", 0.995: "99.5 %",
+        0.994: "99 %", 0.5: "50 %", 0.041: "4.1 %", 0.0042: "0.42 %", 1e-9: "< 0.01 %",
+    }  # fmt: skip
     for value, expected in shown.items():
         assert page.evaluate(run, ["percent", value]) == expected
     labels = {" the": "␣the", "\n": "↵", "   ": "␣␣␣", "a b": "a b", "": "∅", "\ufffd": "\ufffd"}

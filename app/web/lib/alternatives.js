@@ -15,64 +15,59 @@ const MARGIN = 8;
  * @param {{choose: (index: number, choice: Choice, top: Choice[]) => void, keep: (index: number) => void,
  *   load: (index: number, signal: AbortSignal) => Promise<Choice[]>}} options `choose`: the person wants this one of `top`;
  *   `keep`: the text is to go on from behind the token; `load` asks for the choices of a place where none are known
+ * @returns {{element: HTMLElement, open: (index: number, token: Token, anchor: HTMLElement) => void}}
  */
 export function createAlternatives({ choose, keep, load }) {
   const element = h("div", { class: "alternatives", popover: "auto", role: "dialog", "aria-label": "What could stand here" });
   roving(element, ".alternative");
   let loading = null;
-
-  const close = () => element.hidePopover();
   element.addEventListener("beforetoggle", (event) => {
     if (event.newState === "closed") loading?.abort();
   });
 
+  const closing = (act) => () => {
+    element.hidePopover();
+    act();
+  };
+
   async function fill(index, token, anchor) {
-    const footer = foot(index, token, () => {
-      close();
-      keep(index);
-    });
-    const pick = (choice, top) => {
-      close();
-      choose(index, choice, top);
+    const footer = foot(token, closing(() => keep(index)));
+    const draw = (top, part) => {
+      replace(element, head(token, top), part, footer);
+      put(element, anchor);
     };
-    if (token.hidden) {
-      replace(element, head(token, null), footer);
-      return put(element, anchor);
-    }
-    if (token.top) return show(token, token.top, footer, pick, anchor);
-    replace(element, head(token, null), h("p", { class: "muted", role: "status" }, "Asking the model…"), footer);
-    put(element, anchor);
+    const show = (top) => {
+      draw(top, list(token, top, (choice) => closing(() => choose(index, choice, top))));
+      focusFirst(element, [".alternative[aria-current]", ".alternative"]);
+    };
+    const say = (part) => {
+      draw(null, part);
+      focusFirst(element, [".alternatives-foot button"]); // there is no other
+    };
+    if (token.hidden) return say(null);
+    if (token.top) return show(token.top);
+    draw(null, h("p", { class: "muted", role: "status" }, "Asking the model…"));
     loading = new AbortController();
     try {
-      show(token, await load(index, loading.signal), footer, pick, anchor);
+      show(await load(index, loading.signal));
     } catch (error) {
-      if (isAbort(error)) return;
-      replace(element, head(token, null), h("p", { class: "error", role: "alert" }, error.message), footer);
+      if (!isAbort(error)) say(h("p", { class: "error", role: "alert" }, error.message));
     }
-    put(element, anchor);
   }
 
-  function show(token, top, footer, pick, anchor) {
-    replace(element, head(token, top), list(token, top, pick), footer);
-    put(element, anchor);
-    (element.querySelector(".alternative[aria-current]") ?? element.querySelector(".alternative"))?.focus();
+  function open(index, token, anchor) {
+    loading?.abort();
+    anchor.focus(); // where the focus is to come back to
+    if (!element.matches(":popover-open")) element.showPopover();
+    return fill(index, token, anchor);
   }
 
-  return {
-    element,
-    close,
-    /**
-     * @param {number} index
-     * @param {Token} token
-     * @param {HTMLElement} anchor
-     */
-    open(index, token, anchor) {
-      loading?.abort();
-      anchor.focus(); // where the focus is to come back to
-      if (!element.matches(":popover-open")) element.showPopover();
-      return fill(index, token, anchor);
-    },
-  };
+  return { element, open };
+}
+
+/** Focus what the first selector that finds something finds. */
+function focusFirst(element, selectors) {
+  selectors.map((one) => element.querySelector(one)).find(Boolean)?.focus();
 }
 
 function head(token, top) {
@@ -91,7 +86,7 @@ function head(token, top) {
   );
 }
 
-/** The choices, and the token itself where it is not among them; then what all others have together. */
+/** The choices, and the token itself where it is not among them; then what all others have together. `pick` makes what a press does. */
 function list(token, top, pick) {
   const rows = [...top];
   if (!token.hidden && typeof token.logprob === "number" && !top.some((choice) => choice.id === token.id)) rows.push(token);
@@ -99,7 +94,7 @@ function list(token, top, pick) {
   return h(
     "ol",
     { class: "alternatives-list" },
-    rows.map((choice) => h("li", null, row(choice, choice.id === token.id, () => pick(choice, top)))),
+    rows.map((choice) => h("li", null, row(choice, choice.id === token.id, pick(choice)))),
     h("li", { class: "help" }, `All other tokens together: ${percent(Math.max(0, rest))}`),
   );
 }
@@ -123,7 +118,7 @@ function row(choice, here, pick) {
   );
 }
 
-function foot(index, token, onKeep) {
+function foot(token, onKeep) {
   const what = token.hidden ? "Write anew from the start" : "Keep it and write on from here";
   return h(
     "div",

@@ -65,8 +65,6 @@ export function createApi(keys) {
     get: (path, { signal } = {}) => json("GET", path, undefined, signal),
     /** POST JSON. Returns the answer's JSON. Throws as `get` does. */
     post: (path, body, { signal } = {}) => json("POST", path, body, signal),
-    /** DELETE, with a JSON body if there is one. */
-    delete: (path, body, { signal } = {}) => json("DELETE", path, body, signal),
     /**
      * POST JSON that asks for a stream (`stream: true` is added). Yields the JSON of each event until [DONE]. Throws ApiError
      * for a refusal, an error midway and a stream that breaks off. Leaving the loop ends the request.

@@ -50,6 +50,11 @@ export class Attention {
       const item = event.target.closest(".look-token");
       if (item && !item.hasAttribute("aria-current") && reallyMoved(event)) this.#look(Number(item.dataset.index));
     });
+    // A tap does not focus everywhere.
+    text.addEventListener("click", (event) => {
+      const item = event.target.closest(".look-token");
+      if (item) this.#look(Number(item.dataset.index));
+    });
     const select = () => this.#choose({ layer: Number(layer.value), head: head.value === "" ? null : Number(head.value) });
     layer.addEventListener("change", select);
     head.addEventListener("change", select);

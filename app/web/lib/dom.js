@@ -122,6 +122,27 @@ function copyBySelection(text) {
 }
 
 /**
+ * Let a button be pressed or not. Unlike `disabled` this leaves it the focus; what it does is to be set by `onPress`.
+ * @param {HTMLElement} button
+ * @param {boolean} can
+ */
+export function setEnabled(button, can) {
+  button.setAttribute("aria-disabled", String(!can));
+}
+
+/**
+ * What a press does while the button can be pressed.
+ * @param {HTMLElement} button
+ * @param {(event: MouseEvent) => void} [act]
+ */
+export function onPress(button, act = () => {}) {
+  button.addEventListener("click", (event) => {
+    if (button.getAttribute("aria-disabled") === "true") event.preventDefault();
+    else act(event);
+  });
+}
+
+/**
  * A number for people: thin grouping, few digits.
  * @param {number} value
  * @param {number} [digits] after the point, at most

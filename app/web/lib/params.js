@@ -64,9 +64,8 @@ export const SAMPLING_FIELDS = [
  * @param {{store: ReturnType<import("./store.js").createStore>, name: string, fields?: string[], initial?: Object<string, any>}}
  *   options `name`: under which the values are kept; `fields`: names of SAMPLING_FIELDS, all by default; `initial`: other
  *   first values
- * @returns {{element: HTMLElement, values: () => Object<string, any>, set: (name: string, value: any) => void,
- *   reset: () => void, showError: (name: string, message: string) => boolean, subscribe: (listener: () => void) => void}}
- *   `values` has what the API takes, and throws an Error that names the field when one is wrong; `showError` puts the
+ * @returns {{element: HTMLElement, values: () => Object<string, any>,
+ *   showError: (name: string, message: string) => boolean}} `values` has what the API takes, and throws an Error that names the field when one is wrong; `showError` puts the
  *   server's complaint beside the field and tells whether there is such a field
  */
 export function createParams({ store, name, fields, initial = {} }) {
@@ -75,7 +74,6 @@ export function createParams({ store, name, fields, initial = {} }) {
     initial: field.name in initial ? initial[field.name] : field.initial,
   }));
   const kept = store.get(`params.${name}`, {});
-  const listeners = new Set();
   const controls = new Map(
     shown.map((field) => [field.name, createControl(field, field.name in kept ? kept[field.name] : field.initial, changed)]),
   );
@@ -83,7 +81,6 @@ export function createParams({ store, name, fields, initial = {} }) {
   function changed() {
     const texts = {};
     for (const [key, control] of controls) if (control.problem() === null) texts[key] = control.value();
-    listeners.forEach((listener) => listener());
     store.set(`params.${name}`, texts);
   }
 
@@ -103,14 +100,9 @@ export function createParams({ store, name, fields, initial = {} }) {
     changed();
   }
 
-  function set(key, value) {
-    controls.get(key)?.set(value);
-    changed();
-  }
-
   const showError = (key, message) => showAt(controls.get(key), message);
   const element = arrange([...controls.values()], reset);
-  return { element, values, reset, set, showError, subscribe: (listener) => listeners.add(listener) };
+  return { element, values, showError };
 }
 
 /** The form: the controls, those that few people need behind "More". */

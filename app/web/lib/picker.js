@@ -11,20 +11,10 @@ const RETRY_SECONDS = 3;
  * @param {ReturnType<import("./models.js").createModels>} models
  */
 export function connectModelPicker(select, notice, models) {
+  let [timer, asking] = [null, false];
+
   function show() {
-    const generating = models.of("generate");
-    if (models.list.length === 0) return;
-    select.disabled = generating.length < 2;
-    if (generating.length === 0) {
-      replace(select, h("option", null, "no model that writes"));
-      return;
-    }
-    const options = generating.map((model) => h("option", { value: model.id, title: about(model) }, model.id));
-    // With one model there is nothing to leave to the server.
-    if (generating.length > 1) options.unshift(h("option", { value: "" }, "Server’s choice"));
-    replace(select, options);
-    select.value = models.current ?? (generating.length > 1 ? "" : generating[0].id);
-    select.title = `Model: ${select.selectedOptions[0].textContent}`;
+    if (models.list.length > 0) fill(select, models);
   }
 
   function tell(text, ...more) {
@@ -33,19 +23,28 @@ export function connectModelPicker(select, notice, models) {
   }
 
   async function refresh() {
+    clearTimeout(timer);
+    if (asking) return;
+    asking = true;
     try {
       await models.refresh();
+      if (!notice.hidden) show(); // it may say that there is no key
       tell(null);
     } catch (error) {
-      if (error.status === 401) {
-        replace(select, h("option", null, "no key"));
-        const enter = h("button", { class: "button small", type: "button", onclick: refresh }, "Enter a key");
-        tell("Without a key this server answers nothing.", enter);
-        return;
-      }
-      tell(`${error.message} Trying again…`);
-      setTimeout(refresh, RETRY_SECONDS * 1000);
+      explain(error);
+    } finally {
+      asking = false;
     }
+  }
+
+  function explain(error) {
+    if (error.status === 401) {
+      replace(select, h("option", null, "no key"));
+      tell("Without a key this server answers nothing.", h("button", { class: "button small", type: "button", onclick: refresh }, "Enter a key"));
+      return;
+    }
+    tell(`${error.message} Trying again…`);
+    timer = setTimeout(refresh, RETRY_SECONDS * 1000);
   }
 
   select.addEventListener("change", () => models.choose(select.value || null));
@@ -55,6 +54,22 @@ export function connectModelPicker(select, notice, models) {
     if (models.list.length > 0 && notice.hidden) refresh();
   });
   refresh();
+}
+
+/** The models that write, as options. */
+function fill(select, models) {
+  const generating = models.of("generate");
+  select.disabled = generating.length < 2;
+  if (generating.length === 0) {
+    replace(select, h("option", null, "no model that writes"));
+    return;
+  }
+  const options = generating.map((model) => h("option", { value: model.id, title: about(model) }, model.id));
+  // With one model there is nothing to leave to the server.
+  if (generating.length > 1) options.unshift(h("option", { value: "" }, "Server’s choice"));
+  replace(select, options);
+  select.value = models.current ?? (generating.length > 1 ? "" : generating[0].id);
+  select.title = `Model: ${select.selectedOptions[0].textContent}`;
 }
 
 function about(model) {

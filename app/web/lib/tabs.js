@@ -23,6 +23,7 @@ export function createTabs(list, context) {
     panel.setAttribute("aria-busy", "true");
     try {
       const [module] = await Promise.all([import(`../tabs/${name}.js`), loadStyle(`page/tabs/${name}.css`)]);
+      replace(panel); // what told of a first try that failed
       await module.mount(panel, context);
       return module;
     } catch (error) {

@@ -3,6 +3,8 @@
 import { h } from "./dom.js";
 
 const SECONDS = { info: 5, success: 4, error: 12 };
+const SECONDS_TO_ACT = 20; // at least, where there is something to press
+const SECONDS_AFTER = 3; // at least, when whoever read it has left it
 
 /**
  * A function that shows messages in `region`, which has to be an aria-live region.
@@ -28,14 +30,17 @@ export function createToast(region) {
     region.append(toast);
     while (region.children.length > 4) region.firstChild.remove();
     // Whoever reads it or is about to press a button in it must not lose it.
-    let timer = setTimeout(close, SECONDS[kind] * 1000);
+    const end = performance.now() + 1000 * (action ? Math.max(SECONDS_TO_ACT, SECONDS[kind]) : SECONDS[kind]);
+    let timer = null;
     const hold = () => clearTimeout(timer);
-    const resume = () => {
-      timer = setTimeout(close, 3000);
+    const resume = (least) => {
+      hold();
+      timer = setTimeout(close, Math.max(least * 1000, end - performance.now()));
     };
+    resume(0);
     toast.addEventListener("pointerenter", hold);
     toast.addEventListener("focusin", hold);
-    toast.addEventListener("pointerleave", resume);
-    toast.addEventListener("focusout", resume);
+    toast.addEventListener("pointerleave", () => resume(SECONDS_AFTER));
+    toast.addEventListener("focusout", () => resume(SECONDS_AFTER));
   };
 }

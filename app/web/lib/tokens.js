@@ -106,15 +106,21 @@ export function spoken({ bytes }) {
 }
 
 /**
- * A probability in words' company: `63 %`, `4.1 %`, `0.03 %`, `< 0.01 %`.
+ * A probability in words' company: `63 %`, `99.7 %`, `4.1 %`, `0.03 %`, `< 0.01 %`.
  * @param {number} probability 0 to 1
  */
 export function percent(probability) {
-  const value = probability * 100;
+  const value = Math.min(100, probability * 100);
   if (value > 0 && value < 0.01) return "< 0.01 %";
-  const digits = value >= 99.95 || value === 0 ? 0 : value >= 10 ? 0 : value >= 0.995 ? 1 : 2;
-  const text = value.toFixed(digits);
-  return `${probability < 1 && text === "100" ? "> 99.9" : text} %`;
+  if (probability < 1 && value >= 99.95) return "> 99.9 %";
+  return `${value.toFixed(digitsOf(value))} %`;
+}
+
+function digitsOf(value) {
+  if (value === 0 || value === 100) return 0;
+  if (value >= 99.5) return 1; // "100" would be too much
+  if (value >= 10) return 0;
+  return value >= 0.995 ? 1 : 2;
 }
 
 /**

@@ -2,8 +2,9 @@
 
 import { isAbort } from "../lib/api.js";
 import { Attention } from "../lib/attention.js";
-import { h, uniqueId } from "../lib/dom.js";
+import { h, onPress, setEnabled, uniqueId } from "../lib/dom.js";
 import { createLens } from "../lib/lens.js";
+import { keepOrTell } from "../lib/store.js";
 import { label } from "../lib/tokens.js";
 
 const KEPT = "inside.text";
@@ -18,81 +19,96 @@ const EXAMPLES = [
  * @param {HTMLElement} element
  * @param {Object<string, any>} context {api, models, store, toast, h}
  */
-export function mount(element, { api, models, store, toast }) {
+export function mount(element, context) {
   const view = createView();
-  let running = null;
-  let shown = null; // what was asked last: {text, model}
-
-  const attention = new Attention({
-    async load(layer) {
-      try {
-        return (await api.post("inspect", { ...shown, layers: [layer] })).attention[0];
-      } catch (error) {
-        toast(`Layer ${layer + 1} can’t be shown: ${error.message}`, "error");
-        return null;
-      }
-    },
-  });
-  const lens = createLens();
-  view.results.append(attention.element, lens.element);
+  const looker = new Looker(context, view);
   element.append(view.element);
-
-  async function look() {
-    running?.abort();
-    const control = new AbortController();
-    running = control;
-    const asked = { text: view.text.value, model: models.current };
-    busy(true);
-    try {
-      const seen = await inspect(api, asked, control.signal);
-      shown = asked;
-      remember(store, toast, asked.text);
-      show(seen);
-    } catch (error) {
-      if (!isAbort(error)) fail(error);
-    } finally {
-      if (running === control) busy(false);
-    }
-  }
-
-  function busy(is) {
-    view.go.disabled = is;
-    view.error.textContent = is ? "" : view.error.textContent;
-    view.results.setAttribute("aria-busy", String(is));
-    if (is) view.status.textContent = "Looking… The first time takes a few seconds.";
-  }
-
-  function fail(error) {
-    view.status.textContent = "";
-    view.error.textContent = error.message;
-    if (error.param === "text") view.text.setAttribute("aria-invalid", "true");
-  }
-
-  function show(seen) {
-    const n = seen.tokens.length;
-    view.status.textContent = `${seen.model}: ${n} token${n === 1 ? "" : "s"}, ${seen.layers} layers, ${seen.heads} heads in each. ${pieces(seen.tokens)}`;
-    view.text.removeAttribute("aria-invalid");
-    view.results.hidden = false;
-    attention.show(seen);
-    lens.show(seen);
-  }
-
   view.form.addEventListener("submit", (event) => {
     event.preventDefault();
-    look();
+    looker.look();
   });
+  onPress(view.go);
   view.text.addEventListener("keydown", (event) => {
     if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
     event.preventDefault();
-    look();
+    if (!event.repeat) looker.look();
   });
   view.examples.addEventListener("click", (event) => {
     const button = event.target.closest("button");
     if (!button) return;
     view.text.value = button.textContent;
-    look();
+    looker.look();
   });
-  view.text.value = store.get(KEPT, EXAMPLES[0]);
+  view.text.value = context.store.get(KEPT, EXAMPLES[0]);
+}
+
+/** Asks the server about the text, and shows what it says. */
+class Looker {
+  #context;
+  #view;
+  #running = null;
+  #shown = null; // what was asked last: {text, model}
+  #attention = new Attention({ load: (layer) => this.#load(layer) });
+  #lens = createLens();
+
+  constructor(context, view) {
+    [this.#context, this.#view] = [context, view];
+    view.results.append(this.#attention.element, this.#lens.element);
+  }
+
+  async look() {
+    this.#running?.abort();
+    const control = new AbortController();
+    this.#running = control;
+    const { api, models } = this.#context;
+    const asked = { text: this.#view.text.value, model: models.current };
+    this.#busy(true);
+    try {
+      const seen = await inspect(api, asked, control.signal);
+      this.#shown = asked;
+      keepOrTell(this.#context, KEPT, asked.text);
+      this.#show(seen);
+    } catch (error) {
+      if (!isAbort(error)) this.#fail(error);
+    } finally {
+      if (this.#running === control) this.#busy(false);
+    }
+  }
+
+  async #load(layer) {
+    const { api, toast } = this.#context;
+    try {
+      return (await api.post("inspect", { ...this.#shown, layers: [layer] })).attention[0];
+    } catch (error) {
+      toast(`Layer ${layer + 1} can’t be shown: ${error.message}`, "error");
+      return null;
+    }
+  }
+
+  #busy(is) {
+    const { go, error, results, status } = this.#view;
+    setEnabled(go, !is);
+    results.setAttribute("aria-busy", String(is));
+    if (!is) return;
+    error.textContent = "";
+    status.textContent = "Looking… The first time takes a few seconds.";
+  }
+
+  #fail(error) {
+    this.#view.status.textContent = "";
+    this.#view.error.textContent = error.message;
+    if (error.param === "text") this.#view.text.setAttribute("aria-invalid", "true");
+  }
+
+  #show(seen) {
+    const { status, text, results } = this.#view;
+    const n = seen.tokens.length;
+    status.textContent = `${seen.model}: ${n} token${n === 1 ? "" : "s"}, ${seen.layers} layers, ${seen.heads} heads in each. ${pieces(seen.tokens)}`;
+    text.removeAttribute("aria-invalid");
+    results.hidden = false;
+    this.#attention.show(seen);
+    this.#lens.show(seen);
+  }
 }
 
 /** All layers at once; where one answer has no room for them the first alone, the others when they are chosen. */
@@ -102,14 +118,6 @@ async function inspect(api, asked, signal) {
   } catch (error) {
     if (error.param !== "layers") throw error;
     return api.post("inspect", { ...asked, layers: [0] }, { signal });
-  }
-}
-
-function remember(store, toast, text) {
-  try {
-    store.set(KEPT, text);
-  } catch (error) {
-    toast(error.message, "error");
   }
 }
 

@@ -1,9 +1,10 @@
 /** Write: a text goes on, and every token of it can be opened, judged and exchanged. */
 
 import { createAlternatives } from "../lib/alternatives.js";
-import { copyText, h, uniqueId } from "../lib/dom.js";
+import { copyText, h, onPress, setEnabled, uniqueId } from "../lib/dom.js";
 import { Draft } from "../lib/draft.js";
 import { createParams } from "../lib/params.js";
+import { keepOrTell } from "../lib/store.js";
 import { SURPRISE_BOUNDS, summarise, textOf } from "../lib/tokens.js";
 import { createTokenView } from "../lib/tokenview.js";
 import { Writer } from "../lib/writer.js";
@@ -24,12 +25,40 @@ const FIELDS = ["temperature", "max_tokens", "top_p", "top_k", "min_p", "repetit
  * @param {Object<string, any>} context {api, models, store, toast, h}
  */
 export function mount(element, context) {
-  const { api, models, store, toast } = context;
+  const { models, store } = context;
   const draft = new Draft();
   const params = createParams({ store, name: "write", fields: FIELDS, initial: { max_tokens: 60 } });
   const view = createView(params);
   const state = { editing: true, busy: null, outcome: null };
-  const writer = new Writer(
+  const typed = () => (state.editing ? view.area.value : null);
+  const keep = () => keepOrTell(context, KEPT, typed() ?? textOf(draft.tokens));
+  const writer = createWriter(context, { draft, params, view, state, keep, refresh });
+  const { tokens, alternatives } = createTokens(draft, writer);
+  view.text.append(tokens.element);
+  element.append(view.element, alternatives.element);
+
+  function refresh() {
+    show(view, draft, state);
+    if (!state.editing) tokens.update(draft.tokens);
+  }
+
+  connect(view, { draft, writer, state, typed, refresh, toast: context.toast });
+  draft.subscribe(() => {
+    state.editing = draft.tokens.length === 0;
+    if (state.editing) view.area.value = "";
+    refresh();
+    if (!state.busy) keep(); // else at the end: not with every token
+  });
+  addEventListener("pagehide", () => state.busy && keep()); // what has come so far outlives the page
+  view.area.addEventListener("input", keep);
+  models.subscribe(refresh);
+  view.area.value = store.get(KEPT, FIRST_TEXT);
+  refresh();
+}
+
+/** What works on the draft, and tells the view how it goes. */
+function createWriter({ api, models }, { draft, params, view, state, keep, refresh }) {
+  return new Writer(
     { api, models, draft, params: params.values },
     {
       busy(what) {
@@ -37,8 +66,7 @@ export function mount(element, context) {
         if (what) {
           view.error.textContent = "";
           state.outcome = null;
-        }
-        else keep(store, toast, typed() ?? textOf(draft.tokens));
+        } else keep();
         refresh();
       },
       failed(error) {
@@ -50,6 +78,17 @@ export function mount(element, context) {
       },
     },
   );
+}
+
+/** The text token by token, and what could stand in each place. */
+function createTokens(draft, writer) {
+  // The button that was chosen is gone: the token that stands there now has the focus.
+  const andFocus =
+    (act) =>
+    (index, ...rest) => {
+      act(index, ...rest);
+      tokens.focus(index);
+    };
   const alternatives = createAlternatives({
     choose: andFocus((...choice) => writer.choose(...choice)),
     keep: andFocus((index) => writer.keep(index)),
@@ -59,34 +98,7 @@ export function mount(element, context) {
     name: "The text, token by token",
     open: (index, anchor) => alternatives.open(index, draft.tokens[index], anchor),
   });
-  view.text.append(tokens.element);
-  element.append(view.element, alternatives.element);
-
-  /** The button that was chosen is gone: the token that stands there now has the focus. */
-  function andFocus(act) {
-    return (index, ...rest) => {
-      act(index, ...rest);
-      tokens.focus(index);
-    };
-  }
-
-  function refresh() {
-    show(view, draft, state);
-    if (!state.editing) tokens.update(draft.tokens);
-  }
-
-  const typed = () => (state.editing ? view.area.value : null);
-  connect(view, { draft, writer, state, typed, refresh, toast });
-  draft.subscribe(() => {
-    state.editing = draft.tokens.length === 0;
-    if (state.editing) view.area.value = "";
-    refresh();
-    if (!state.busy) keep(store, toast, textOf(draft.tokens)); // else at the end: not with every token
-  });
-  view.area.addEventListener("input", () => keep(store, toast, view.area.value));
-  models.subscribe(refresh);
-  view.area.value = store.get(KEPT, FIRST_TEXT);
-  refresh();
+  return { tokens, alternatives };
 }
 
 /** What the buttons and keys do. */
@@ -103,12 +115,14 @@ function connect(view, { draft, writer, state, typed, refresh, toast }) {
     else state.editing = false;
     refresh();
   };
-  view.write.addEventListener("click", write);
-  view.score.addEventListener("click", () => writer.score(typed()));
-  view.edit.addEventListener("click", () => (state.editing ? back() : edit()));
-  view.undo.addEventListener("click", () => draft.undo());
-  view.redo.addEventListener("click", () => draft.redo());
-  view.clear.addEventListener("click", () => {
+  view.write.addEventListener("click", (event) => {
+    if (!state.busy || event.detail < 2) write(); // the second of two clicks was not meant to stop what the first began
+  });
+  onPress(view.score, () => writer.score(typed()));
+  onPress(view.edit, () => (state.editing ? back() : edit()));
+  onPress(view.undo, () => draft.undo());
+  onPress(view.redo, () => draft.redo());
+  onPress(view.clear, () => {
     draft.commit([]);
     view.area.focus();
   });
@@ -129,14 +143,6 @@ function onKey(event, { draft, writer, state, write }) {
     else draft.undo();
   } else return;
   event.preventDefault();
-}
-
-function keep(store, toast, text) {
-  try {
-    store.set(KEPT, text);
-  } catch (error) {
-    toast(error.message, "error");
-  }
 }
 
 /** The parts of the tab. */
@@ -198,9 +204,9 @@ function show(view, draft, { editing, busy, outcome }) {
   view.text.classList.toggle("plain", !view.colours.checked);
   view.write.textContent = busy ? "Stop" : editing ? "Write" : "Write on";
   view.edit.textContent = editing ? "Show tokens" : "Edit";
-  for (const other of [view.score, view.edit, view.clear]) other.disabled = busy !== null;
-  view.undo.disabled = busy !== null || !draft.canUndo;
-  view.redo.disabled = busy !== null || !draft.canRedo;
+  for (const other of [view.score, view.edit, view.clear]) setEnabled(other, busy === null);
+  setEnabled(view.undo, busy === null && draft.canUndo);
+  setEnabled(view.redo, busy === null && draft.canRedo);
   view.status.textContent = busy ? (busy === "writing" ? "Writing…" : "Reading…") : editing ? "" : describe(tokens, outcome);
 }
 

@@ -1,7 +1,7 @@
 /** A job under way: progress, pause, what has come of it so far, and the file. */
 
 import { BulkRun } from "../../lib/bulk.js";
-import { download, formatNumber, h, replace } from "../../lib/dom.js";
+import { download, formatNumber, h, replace, setEnabled } from "../../lib/dom.js";
 import { formatCount, formatLong, formatShare } from "../../lib/units.js";
 import { askLabels, describeSetup } from "./ask.js";
 import { countResults, resultsAsCsv } from "./results.js";
@@ -133,7 +133,7 @@ class JobView {
     const focused = Object.values(this.buttons).find((button) => button === document.activeElement);
     go.hidden = run.active || run.state === "done";
     pause.hidden = cancel.hidden = !run.active;
-    pause.setAttribute("aria-disabled", String(run.state === "pausing")); // and not `disabled`: it keeps the focus
+    setEnabled(pause, run.state !== "pausing"); // another press would do nothing
     retry.hidden = run.active || failuresToRetry(this.body, this.results).length === 0;
     save.disabled = run.done === 0;
     if (focused?.hidden) [pause, go, save].find((button) => !button.hidden)?.focus(); // what took its place

@@ -21,10 +21,10 @@ export function createPoll({ ask, onAnswer, onError }) {
     const own = new AbortController();
     controller = own;
     let late = false;
-    const patience = setTimeout(() => {
+    const patience = startPatience(() => {
       late = true;
       own.abort();
-    }, PATIENCE);
+    });
     let go = true;
     try {
       const answer = await ask(own.signal);
@@ -32,7 +32,7 @@ export function createPoll({ ask, onAnswer, onError }) {
     } catch (error) {
       if (controller === own && (late || !isAbort(error))) go = onError(late ? new Error("The server takes too long to answer.") : error);
     } finally {
-      clearTimeout(patience);
+      patience.end();
     }
     if (controller !== own) return; // stopped meanwhile
     controller = null;
@@ -58,4 +58,18 @@ export function createPoll({ ask, onAnswer, onError }) {
       controller = null;
     },
   };
+}
+
+/** Calls `onLost` after a while, unless it is ended before. */
+function startPatience(onLost) {
+  let timer = null;
+  const begin = () => {
+    timer = setTimeout(() => {
+      // It may be a person who takes so long: over the key.
+      if (document.querySelector("dialog[open]")) begin();
+      else onLost();
+    }, PATIENCE);
+  };
+  begin();
+  return { end: () => clearTimeout(timer) };
 }
