@@ -170,6 +170,11 @@ def test_two_windows_write_in_one_conversation(chat: Page) -> None:
     other.get_by_role("button", name="Try again").last.click()
     wait_answered(other)
     expect(answers(chat).last.get_by_text("2 / 2")).to_be_visible()
+    chat.get_by_role("button", name="New conversation").click()
+    ask(other, "Four")
+    wait_answered(other)
+    chat.locator(".conversation").click()  # in a list that looks the same as before
+    expect(chat.locator(".message.user .text")).to_have_text(["One", "Two", "Three", "Four"])
 
 
 def test_what_two_windows_say_at_the_same_time_is_all_kept(chat: Page) -> None:
