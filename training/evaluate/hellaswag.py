@@ -21,7 +21,9 @@ from training.evaluate.subject import Options, Subject, drawn
 ACCURACY, BY_CHARACTERS, BY_TOKENS = "accuracy", "accuracy by characters", "accuracy by tokens"
 
 
-_IN_ONE_PIECE = "the file has each context in one piece, whose last sentence is left as it begins there; lm-eval begins it with a capital"
+_IN_ONE_PIECE = (
+    "the file has each context in one piece, whose last sentence begins as it stands; lm-eval begins it with a capital"
+)
 
 
 @dataclass(frozen=True)
