@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from tqdm import tqdm
 
 from training.data.loader import TokenArray
 from training.evaluate.perplexity import Score
@@ -40,7 +41,7 @@ class NgramCounts:
         self.predecessors: list[
             np.ndarray
         ] = []  # how many different tokens stand before each n-gram (not of the longest)
-        for n in range(1, order + 1):
+        for n in tqdm(range(1, order + 1), desc="counting n-grams", leave=False, disable=None):
             # Token i with the n-1 before it; the first n-1 tokens of the stream have no full n-gram.
             key = ids[n - 1 : len(tokens)] * vocab_size + tokens[n - 1 :]
             unique, first, inverse, count = np.unique(key, return_index=True, return_inverse=True, return_counts=True)
