@@ -1,5 +1,8 @@
 """What the tests of the page's classify tab share: a classifier, the API's own answers, and a person's hands."""
 
+import csv
+import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,7 @@ from serving import ROOT, Server
 LABELS = ["animals", "weather", "food"]
 STARS = ["1 star", "2 stars", "3 stars"]
 TEXT = "The dog chased the cat and the horse."
+TEXTS = [TEXT, "It rained all night.", 'He said "eat".\nThen he ate, and ate.', "", "Ünder the 😀 tree"]
 
 
 def save_classifier(directory: Path) -> None:
@@ -42,3 +46,29 @@ def add_labels(page: Page, labels: list[str] = LABELS) -> None:
     for label in labels:
         page.keyboard.type(label)
         page.keyboard.press("Enter")
+
+
+def write_csv(path: Path, texts: list[str] = TEXTS, encoding: str = "utf-8") -> Path:
+    """A file of three columns, with everything in it that CSV allows."""
+    out = io.StringIO(newline="")
+    csv.writer(out).writerows([["id", "review", "label"], *([str(i), text, "old"] for i, text in enumerate(texts))])
+    path.write_bytes(out.getvalue().encode(encoding))
+    return path
+
+
+def begin_job(page: Page, path: Path) -> None:
+    """Choose the file and start."""
+    page.get_by_label("Many texts").check()
+    page.locator("input[type=file]").set_input_files(path)
+    page.get_by_role("button", name=re.compile(r"^Classify [\d,]+ rows?$")).click()
+
+
+def downloaded(page: Page) -> tuple[str, str]:
+    """Name and content of the CSV."""
+    with page.expect_download() as waiting:
+        page.get_by_role("button", name="Download CSV").click()
+    return waiting.value.suggested_filename, waiting.value.path().read_bytes().decode()
+
+
+def rows_of(content: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(content, newline=""), strict=True))
