@@ -3,6 +3,7 @@
 python -m docs.refresh                 # tables and commands of all pages; the tour trains its model: some minutes
 python -m docs.refresh README.md       # of these pages alone
 python -m docs.refresh --tables        # the tables of docs/http.md alone: a second
+python -m docs.refresh --pictures      # docs/images/page-*.png; needs Chromium
 python -m docs.refresh --translations  # blocks of the translated pages, and the mark that their prose is up to date: a second
 """
 
@@ -16,6 +17,7 @@ from docs.tools.examples import examples, with_outputs
 from docs.tools.fields import Reference
 from docs.tools.openapi import openapi_document
 from docs.tools.running import ROOT, CommandFailed, Session
+from docs.tools.screenshots import NoBrowser, take_pictures
 from docs.tools.settings import fill_settings
 from docs.tools.translations import TRANSLATIONS, Page, TranslationError, stamped, updated
 
@@ -80,6 +82,7 @@ def main() -> None:
         action="store_true",
         help="only the translations: blocks from the originals, and a mark that you have brought their prose up to date",
     )
+    options.add_argument("--pictures", action="store_true", help="only the pictures of the page, of the bundled models")
     given = options.parse_args()
     if unknown := set(given.pages) - set(PAGES):
         options.error(
@@ -87,6 +90,9 @@ def main() -> None:
         )
     if given.translations:
         _refresh_translations_or_exit(stamp=True)
+        return
+    if given.pictures:
+        refresh_pictures()
         return
     refresh_tables(ROOT / REFERENCE)
     for name in () if given.tables else given.pages or PAGES:
@@ -102,6 +108,17 @@ def main() -> None:
                 sys.exit(f"{name}: {error}")
     if not given.tables:
         _refresh_translations_or_exit(stamp=False)
+
+
+def refresh_pictures() -> None:
+    """Take those of the page anew."""
+    with tempfile.TemporaryDirectory() as scratch, Session(Path(scratch)) as session:
+        session.run("homegrown serve")
+        try:
+            for path in take_pictures(session.address, ROOT / "docs" / "images"):
+                print(path.relative_to(ROOT))
+        except NoBrowser as error:
+            sys.exit(str(error))
 
 
 def _refresh_translations_or_exit(stamp: bool) -> None:
