@@ -62,10 +62,11 @@ def test_it_is_built_like_the_original(translation: Page, original: Page) -> Non
 def test_its_links_lead_where_those_of_the_original_do(translation: Page, original: Page) -> None:
     missing = {link for link in links(translation) if not (ROOT / link.partition("#")[0]).exists()}
     assert missing == set()
-    own = original.name  # the translation links to it at its top
+    own = original.name  # each links to the other at its top
     led = [{TRANSLATIONS.get(link, link) for link in links(page)} for page in (translation, original)]
     assert led[0] - {own} == led[1] - {own}
     assert own in led[0]
+    assert own in led[1]
 
 
 ORIGINAL = Page(
