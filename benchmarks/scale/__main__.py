@@ -13,7 +13,7 @@ from benchmarks.scale.scenarios import SCENARIOS, Row
 from benchmarks.scale.tables import SIMULATED, all_tables, kept
 
 PAGE = Path(__file__).parents[2] / "docs" / "scale.md"
-PICTURE = PAGE.parent / "images" / "scale.png"
+PICTURE = PAGE.parent / "images" / "scale-nodes-and-load.png"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -92,7 +92,7 @@ CPU_PEAK = Constant(
 )  # fmt: skip
 FAILURES = Constant(
     "failures of a node", 6.5e-3, "1/day", "published",
-    "Kokolis et al., HPCA 2025: 2.34 and 6.50 per 1,000 node-days on two clusters of A100; high: their jobs "
+    "Kokolis et al., HPCA 2025 (at second hand): 2.34 and 6.50 per 1,000 node-days on two clusters of A100; high: their jobs "
     "of 1,024 GPUs failed every 7.9 h. Llama 3 (2024): 419 in 54 days on 2,048 nodes, 3.8 per 1,000",
     2.34e-3, 24 / 7.9 / 128,
 )  # fmt: skip

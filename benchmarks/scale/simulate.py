@@ -129,6 +129,7 @@ class _Simulation:
         self.replicas = [self._replica() for _ in range(cluster.replicas)]
         self._seen: list[int] | None = None
         self._waiting, self._peak = len(self.requests), cluster.replicas
+        self._changed()
         for request in self.requests:
             self._at(request.arrived, self._arrive, request)
         if cluster.dies:
@@ -140,7 +141,7 @@ class _Simulation:
         while self._events:
             at, _, act, what = heapq.heappop(self._events)
             self._area += (at - self.now) * self._in_system
-            self._paid += (at - self.now) * sum(r.alive for r in self.replicas)
+            self._paid += (at - self.now) * self._alive
             self.now = at
             act(*what)
         everyone = self.replicas
@@ -163,13 +164,22 @@ class _Simulation:
         self._send(request)
 
     def _send(self, request: Request) -> None:
-        able = [i for i, r in enumerate(self.replicas) if r.alive and not r.draining and r.ready <= self.now]
+        if self.now >= self._able_until:
+            self._changed()
+        able = self._able
         chosen = self.replicas[self._choose(able, request)] if able else None
         if chosen is None or chosen.full:
             request.refused = True
             self._in_system -= 1
         elif chosen.take(request, self.now):
             self._step(chosen)
+
+    def _changed(self) -> None:
+        """Find out anew which replicas are there and which take requests; the latter holds until another one gets ready."""
+        self._alive = sum(r.alive for r in self.replicas)
+        here = [(i, r) for i, r in enumerate(self.replicas) if r.alive and not r.draining]
+        self._able = [i for i, r in here if r.ready <= self.now]
+        self._able_until = min((r.ready for _, r in here if r.ready > self.now), default=math.inf)
 
     def _choose(self, able: list[int], request: Request) -> int:
         policy = self.cluster.policy
@@ -207,6 +217,7 @@ class _Simulation:
         if replica.ahead == 0 and not replica.begin(self.now):
             if replica.draining:
                 replica.alive = False
+                self._changed()
             return
         replica.version += 1
         self._at(replica.ends, self._stepped, replica, replica.version)
@@ -225,6 +236,7 @@ class _Simulation:
         for replica in [r for r in self.replicas if r.alive and r.ready <= self.now][:how_many]:
             begun, unsent = replica.die()
             self.replicas.append(self._replica(self.now + self.cluster.restart))
+            self._changed()
             lost = begun if self.cluster.retry else begun + unsent
             for request in lost:
                 request.failed = True
@@ -249,5 +261,6 @@ class _Simulation:
                     replica.draining = True
                     replica.alive = replica.outstanding > 0
                 self._few_since = math.inf
+        self._changed()
         if self._waiting:
             self._at(self.now + rule.interval, self._scale)

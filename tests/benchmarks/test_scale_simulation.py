@@ -34,8 +34,8 @@ def account(result: Result) -> None:
 
 
 def test_it_agrees_with_formulas() -> None:
-    for row in checks(30_000):  # fewer requests than for the page, so more noise: waits have 10 % of it
-        assert abs(float(row["off"])) <= 2 * float(row["allowed"]), row
+    for row in checks(15_000):  # fewer requests than for the page, so more noise: waits have 14 % of it
+        assert abs(float(row["off"])) <= 2.5 * float(row["allowed"]), row
 
 
 def test_waits_have_the_quantiles_of_m_m_c() -> None:
@@ -137,14 +137,15 @@ def test_replicas_follow_the_load_and_leave_again() -> None:
 
 def test_arrivals_have_the_rate_that_is_asked_for() -> None:
     lengths = Lengths(100, 0.5, 400)
-    for changes in ({}, {"burst": 0.5, "phase": 0.5}):
-        drawn = Traffic(50, 400, lengths, lengths, **changes).draw(1)
+    steady = Traffic(50, 400, lengths, lengths)
+    for asking in (steady, replace(steady, burst=0.5, phase=0.5)):
+        drawn = asking.draw(1)
         times = np.array([request.arrived for request in drawn])
         assert len(drawn) == pytest.approx(20_000, rel=0.05)
         assert (np.diff(times) >= 0).all()
         per_second = np.histogram(times, bins=400, range=(0, 400))[0]
         dispersion = per_second.var() / per_second.mean()
-        assert dispersion > 3 if changes else dispersion == pytest.approx(1, abs=0.25)
+        assert dispersion > 3 if asking.burst else dispersion == pytest.approx(1, abs=0.25)
     surge = Traffic(50, 100, lengths, lengths, surge=(20, 40, 3.0)).draw(1)
     assert sum(20 <= request.arrived < 40 for request in surge) == pytest.approx(3000, rel=0.08)
     assert np.mean([request.prompt for request in drawn]) == pytest.approx(lengths.mean, rel=0.02)
