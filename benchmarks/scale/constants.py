@@ -2,7 +2,7 @@
 world; what follows from these is computed.
 
 `measured`: by us, on the machine of docs/LOG.md (two cores of an AMD EPYC, Zen 5). `published`: by others, named; we could not
-repeat it, for no GPU and no second machine was at hand. `assumed`: a judgement, with the range that it is tried over.
+repeat it, for no GPU and no second machine was at hand. `assumed`: a judgement, with a range.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ Kind = Literal["measured", "published", "assumed"]
 
 @dataclass(frozen=True)
 class Constant:
-    """A figure. `low` and `high`: the range it is tried over, where there is one; `value` lies in it."""
+    """A figure. `low` and `high`: between which it may well lie; None where nothing better is known, or nothing depends on it."""
 
     what: str
     value: float

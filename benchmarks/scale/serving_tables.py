@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 
 from benchmarks.scale import constants as c
-from benchmarks.scale.markdown import dollars, metric, number, percent, seconds, table
+from benchmarks.scale.markdown import count, dollars, metric, number, percent, seconds, table
 from benchmarks.scale.scenarios import LOAD
 from benchmarks.scale.serving import CHAT, bears, fleet, gpu_kind, kinds
-from benchmarks.scale.shapes import LLAMA_8B
+from benchmarks.scale.shapes import LARGE, LLAMA_8B
 
 Rows = Sequence[Mapping[str, str | float]]
 
@@ -24,9 +24,9 @@ def replicas() -> str:
         rows.append(
             (
                 kind.name, "measured" if kind.measured else "data sheets",
-                f"{ask.prompt.mean:.0f} + {ask.answer.mean:.0f} tokens", str(speed.slots), metric(kind.shape.slot_bytes(), "B"),
-                f"{seconds(speed.decode[1])} / {seconds(speed.decode[-1])}", f"{metric(kind.token_rate, '')} tokens/s",
-                f"{metric(1 / speed.token, '')} tokens/s", f"{number(bears(kind))}/s", "HTTP process" if by_http else "engine",
+                f"{ask.prompt.mean:,.0f} + {ask.answer.mean:,.0f} tokens", str(speed.slots), metric(kind.shape.slot_bytes(), "B"),
+                f"{seconds(speed.decode[1])} / {seconds(speed.decode[-1])}", f"{count(kind.token_rate)} tokens/s",
+                f"{count(1 / speed.token)} tokens/s", f"{number(bears(kind))}/s", "HTTP process" if by_http else "engine",
             )
         )  # fmt: skip
     return table(head, rows)
@@ -56,7 +56,7 @@ def capacity() -> str:
     rows = []
     for kind in kinds():
         hourly = bears(kind) * LOAD * kind.per_node * 3600
-        rows.append((kind.name, str(kind.per_node), *(f"{metric(n * hourly, '')}/h" for n in c.NODES)))
+        rows.append((kind.name, str(kind.per_node), *(f"{count(n * hourly)}/h" for n in c.NODES)))
     return table(head, rows)
 
 
@@ -72,6 +72,18 @@ def published() -> str:
             ("published", number(c.VLLM.value)),
         ],
     )
+
+
+def doubts() -> str:
+    """How many H100s the 7 B takes when one assumption alone is at the ends of its range."""
+    base = bears(gpu_kind(LARGE, CHAT))
+    (slow, _, fast), (light, _, heavy) = c.HBM_SHARE.range, c.STEP_COST.range
+    cases = (
+        ("share of the memory's bandwidth", gpu_kind(LARGE, CHAT, share=fast), gpu_kind(LARGE, CHAT, share=slow)),
+        ("a step's own time", gpu_kind(LARGE, CHAT, own=light), gpu_kind(LARGE, CHAT, own=heavy)),
+    )
+    rows = [(name, *(f"x {number(base / bears(kind))}" for kind in ends)) for name, *ends in cases]
+    return table(("H100s for the 7 B's chats", "at one end", "at the other"), rows)
 
 
 def _ms(row: Mapping[str, str | float], key: str) -> str:

@@ -49,6 +49,7 @@ COMPUTED: dict[str, Callable[[], str]] = {
     "capacity": serving_tables.capacity,
     "verdicts": verdicts,
     "published": serving_tables.published,
+    "gpu-doubts": serving_tables.doubts,
     "constants": constants,
 }
 
