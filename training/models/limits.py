@@ -78,9 +78,7 @@ def _unasked(figures: Figures) -> list[str]:
                     poor.append(f"{title}, {models(figures)[key]}, {shots or 'no'} examples")
     if not poor:
         return []
-    return [
-        f"Labels that a request names: not surely better than always the commonest one in {'; '.join(poor)}."
-    ]
+    return [f"Labels that a request names: not surely better than always the commonest one in {'; '.join(poor)}."]
 
 
 def _low(figure: Figure) -> float:
