@@ -1,6 +1,6 @@
 """The models of the plan, as Homegrown builds them, and what a token of each costs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from model.config import PRESETS, ModelConfig, gpt2_config
 
@@ -62,10 +62,5 @@ LARGE = Shape(
 )  # fmt: skip
 SHAPES = (SMALL, MIDDLE, LARGE)
 LLAMA_8B = Shape(  # for comparison with what others measured; its heads share keys, so its cache is a quarter
-    "8 B",
-    ModelConfig(
-        architecture="llama", vocab_size=128256, context_length=4096, n_layer=32, n_head=32, n_kv_head=8, d_model=4096,
-        d_ff=14336, head_dim=128, tie_embeddings=False,
-    ),
-    2e6,
-)  # fmt: skip
+    "8 B", replace(LARGE.config, vocab_size=128256, n_kv_head=8, d_ff=14336), 2e6
+)

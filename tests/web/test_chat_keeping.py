@@ -153,13 +153,19 @@ def test_two_windows_see_each_others_conversations(chat: Page) -> None:
     expect(other.locator(".conversation-title")).to_have_text(["Said in the first window"])
 
 
-def test_two_windows_write_in_one_conversation(chat: Page) -> None:
+def with_another_window(chat: Page) -> Page:
+    """A second window that shows what was asked in the first: "One"."""
     setting(chat, max_tokens=4)
     ask(chat, "One")
     wait_answered(chat)
     other = chat.context.new_page()
     other.goto(chat.url)
     expect(other.locator(".message.user .text")).to_have_text(["One"])
+    return other
+
+
+def test_two_windows_write_in_one_conversation(chat: Page) -> None:
+    other = with_another_window(chat)
     ask(other, "Two")
     wait_answered(other)
     expect(chat.locator(".message.user .text")).to_have_text(["One", "Two"])
@@ -178,12 +184,7 @@ def test_two_windows_write_in_one_conversation(chat: Page) -> None:
 
 
 def test_what_two_windows_say_at_the_same_time_is_all_kept(chat: Page) -> None:
-    setting(chat, max_tokens=4)
-    ask(chat, "One")
-    wait_answered(chat)
-    other = chat.context.new_page()
-    other.goto(chat.url)
-    expect(other.locator(".message.user .text")).to_have_text(["One"])
+    other = with_another_window(chat)
     slow_answer(chat)  # the first window is in the middle of an answer
     expect(other.locator(".message.user .text")).to_have_text(["One", "A long one, please."])
     slow_answer(other)  # behind it, in the other window

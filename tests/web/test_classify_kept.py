@@ -16,6 +16,20 @@ def tab(open_page: Callable[..., Page]) -> Page:
     return open_page("#classify")
 
 
+def second_waits(tab: Page) -> list[Route]:
+    """Two labels, and a second request that gets no answer until the test gives it; the requests, as they come."""
+    calls: list[Route] = []
+
+    def handle(route: Route) -> None:
+        calls.append(route)
+        if len(calls) != 2:
+            route.fulfill(response=route.fetch())
+
+    tab.route("**/classify", handle)
+    add_labels(tab)
+    return calls
+
+
 def test_paused_work_outlives_the_page_and_nothing_is_asked_twice(tab: Page, tmp_path: Path) -> None:
     texts = [f"Text number {i} of the sea." for i in range(60)]
     asked: list[list[str]] = []
@@ -59,15 +73,7 @@ def test_paused_work_outlives_the_page_and_nothing_is_asked_twice(tab: Page, tmp
 
 
 def test_cancelled_work_is_kept_can_go_on_and_be_deleted(tab: Page, tmp_path: Path) -> None:
-    calls: list[Route] = []
-
-    def handle(route: Route) -> None:
-        calls.append(route)
-        if len(calls) != 2:  # the second one hangs
-            route.fulfill(response=route.fetch())
-
-    tab.route("**/classify", handle)
-    add_labels(tab)
+    second_waits(tab)
     begin_job(tab, write_csv(tmp_path / "many.csv", [f"Text number {i}." for i in range(30)]))
     expect(tab.get_by_role("progressbar")).to_have_attribute("value", "8")
     tab.get_by_role("button", name="Cancel").click()
@@ -91,15 +97,7 @@ def test_cancelled_work_is_kept_can_go_on_and_be_deleted(tab: Page, tmp_path: Pa
 
 
 def test_a_job_that_another_window_deletes_is_told_and_leaves_nothing_behind(tab: Page, tmp_path: Path) -> None:
-    calls: list[Route] = []
-
-    def handle(route: Route) -> None:
-        calls.append(route)
-        if len(calls) != 2:  # the second one waits
-            route.fulfill(response=route.fetch())
-
-    tab.route("**/classify", handle)
-    add_labels(tab)
+    calls = second_waits(tab)
     begin_job(tab, write_csv(tmp_path / "many.csv", [f"Text number {i}." for i in range(12)]))
     expect(tab.get_by_role("progressbar")).to_have_attribute("value", "8")
     other = tab.context.new_page()
