@@ -8,7 +8,6 @@ python -m docs.refresh --translations  # blocks of the translated pages, and the
 """
 
 import argparse
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -60,16 +59,14 @@ def refresh_translations(stamp: bool) -> None:
 
 
 def serve_bundled(session: Session, folder: Path) -> None:
-    """The server of README.md and of the reference: the bundled model, and a folder of adapters with one that classifies,
-    which it does not know of yet."""
+    """The server of README.md and of the reference: the bundled models, and beside their adapters one that classifies, which
+    it does not know of yet."""
     sys.path.append(str(ROOT / "tests" / "support"))
-    from oracle import make_adapters  # pyright: ignore[reportMissingImports]
+    from bundled_server import add_reviews, bundled_adapters  # pyright: ignore[reportMissingImports]
 
-    adapters = folder / "adapters"
-    adapters.mkdir()
+    adapters = bundled_adapters(folder / "adapters")
     session.run(f"homegrown serve --threads 1 --adapters-dir {adapters}")
-    made = make_adapters(ROOT / "checkpoints" / "homegrown-base", folder / "made")
-    shutil.copytree(made["mood"], adapters / "reviews")
+    add_reviews(adapters, folder)
 
 
 def main() -> None:
