@@ -40,8 +40,11 @@ def test_curl(curl, api):
 
 def test_curl_streams(curl, api):
     body = json.dumps(
-        {"messages": [{"role": "user", "content": PROMPT}], "max_tokens": 8, "temperature": 0, "stream": True}
-    )
+        {
+            "model": MODEL, "messages": [{"role": "user", "content": PROMPT}], "max_tokens": 8, "temperature": 0,
+            "stream": True,
+        }
+    )  # fmt: skip
     lines = [line for line in curl("/v1/chat/completions", "-N", "--json", body).split("\n\n") if line]
     assert lines.pop() == "data: [DONE]"
     parts = [json.loads(line.removeprefix("data: "))["choices"][0]["delta"].get("content", "") for line in lines]
