@@ -29,10 +29,10 @@ TASKS = {
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A tiny model with a real vocabulary, and rows that every task can read."""
     directory = tmp_path_factory.mktemp("inputs")
-    save_model(
-        random_model(tiny_config("llama", vocab_size=4096, bos_token_id=0, eos_token_ids=(0,))), directory / "base"
-    )
-    Tokenizer.from_directory(TOKENIZER).save(directory / "base")
+    tokenizer = Tokenizer.from_directory(TOKENIZER)
+    config = tiny_config("llama", vocab_size=tokenizer.vocab_size, bos_token_id=0, eos_token_ids=(0,))
+    save_model(random_model(config), directory / "base")
+    tokenizer.save(directory / "base")
     rows = [
         {"instruction": f"Say {n}{' again' * (n % 4)}.", "output": f"It is {n}.", "label": "odd" if n % 2 else "even"}
         for n in range(60)

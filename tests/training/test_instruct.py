@@ -44,7 +44,7 @@ ROWS = [
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("base")
-    config = tiny_config("llama", vocab_size=4096, bos_token_id=0, eos_token_ids=(0,))
+    config = tiny_config("llama", vocab_size=TOKENIZER.vocab_size, bos_token_id=0, eos_token_ids=(0,))
     save_model(random_model(config), directory)
     TOKENIZER.save(directory)
     return directory
@@ -266,7 +266,7 @@ def test_answers_of_many_prompts_are_those_of_the_plain_generator(base: Path) ->
     assert greedy_answers(model, prompts, 12) == expected
     assert len(expected[-1]) < 12  # the end of its context
     ends = {answer[3] for answer in expected[:2]}
-    model.config = tiny_config("llama", vocab_size=4096, bos_token_id=0, eos_token_ids=tuple(ends))
+    model.config = tiny_config("llama", vocab_size=TOKENIZER.vocab_size, bos_token_id=0, eos_token_ids=tuple(ends))
     expected = [
         list(generate(model, prompt, SamplingParams(temperature=0), min(12, 128 - len(prompt)))) for prompt in prompts
     ]

@@ -40,7 +40,10 @@ ROWS = [
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("base")
-    save_model(random_model(tiny_config("llama", vocab_size=4096, bos_token_id=0, eos_token_ids=(0,))), directory)
+    save_model(
+        random_model(tiny_config("llama", vocab_size=TOKENIZER.vocab_size, bos_token_id=0, eos_token_ids=(0,))),
+        directory,
+    )
     TOKENIZER.save(directory)
     return directory
 

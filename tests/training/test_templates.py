@@ -130,17 +130,18 @@ def test_a_template_that_rewrites_earlier_answers_gets_an_example_a_turn(tmp_pat
 
 def test_a_base_with_its_own_template_keeps_it_and_its_end_of_turn(tmp_path: Path) -> None:
     TOKENIZER.save(tmp_path)
+    size = TOKENIZER.vocab_size
     data = json.loads((tmp_path / "tokenizer.json").read_text())
     data["added_tokens"] += [
-        {**data["added_tokens"][0], "id": 4096 + i, "content": content}
+        {**data["added_tokens"][0], "id": size + i, "content": content}
         for i, content in enumerate(["<|im_start|>", "<|im_end|>"])
     ]
     tokenizer = Tokenizer.from_json(data, {"eos_token": "<|endoftext|>"}, source="test")
     (tmp_path / "chat_template.jinja").write_text(CHATML)
-    config = replace(CONFIG, vocab_size=4160, eos_token_ids=(0, 4097))
+    config = replace(CONFIG, vocab_size=size + 64, eos_token_ids=(0, size + 1))
     templates = choose_templates(tmp_path, tokenizer, config, "auto", instructions=True, chats=False)
     assert templates.files == {"chat_template.jinja": CHATML}
-    assert templates.end == 4097
+    assert templates.end == size + 1
     (example,) = templates.examples(Dialogue((Turn(Instruction("Go", "far"), "ok<|im_end|>"),), "row"))
     text = "<|im_start|>user\nGo\n\nfar<|im_end|>\n<|im_start|>assistant\nok<|im_end|>"
     assert tokenizer.decode(example.tokens.tolist()) == text
