@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-VOCABULARIES = {"gpt2": "GPT-2's 50,257 tokens", "homegrown-base": "the bundled model's own 8,192"}
+VOCABULARIES = {"gpt2": "GPT-2's 50,257 tokens", "homegrown-base": "the bundled model's own 4,096"}
 SEPARATOR = "\n<|endoftext|>\n"
 
 

@@ -1,7 +1,7 @@
 """Training speed and memory, side by side: our loop, a plain eager float32 loop of the same model, transformers' Trainer.
 
     python benchmarks/train.py                        # 13.9 M parameters, 16 rows of 256 tokens
-    python benchmarks/train.py --shape homegrown-4m   # cpu_base.toml's shape
+    python benchmarks/train.py --shape homegrown-4m   # the bundled model's shape
     python benchmarks/train.py --shape gpt2 --rows 8  # on a GPU: the 124M shape
 
 Each case is a process of its own, so that its peak memory is its own. They take turns, a few updates each, until every case had
