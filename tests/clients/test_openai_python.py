@@ -9,6 +9,7 @@ import pytest
 from conformance import KEY, MODEL
 from openai import AsyncOpenAI, OpenAI
 from pydantic import BaseModel, Field
+from serving import ROOT
 
 HELLO = [{"role": "user", "content": "Who lives by the sea?"}]
 PROMPT = "Once upon a time"
@@ -39,7 +40,8 @@ def run_async(base_url, work):
 
 
 def test_models(client):
-    assert MODEL in [model.id for model in client.models.list()]
+    carried = {path.parent.name for path in (ROOT / "checkpoints" / MODEL / "adapters").glob("*/adapter_config.json")}
+    assert sorted(model.id for model in client.models.list()) == sorted({MODEL, *carried})
     assert client.models.retrieve(MODEL).owned_by == "homegrown"
 
 
